@@ -1,0 +1,59 @@
+//! Logging: one JSON object a line on standard output. Never log a secret, a token, an address or a body.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{level:?} is no log level: use error, warn, info, debug, trace, or directives such as info,shop_api=debug")]
+pub struct InvalidLogLevel {
+    level: String,
+}
+
+/// Starts logging at `level` (a level or `EnvFilter` directives). Text on a terminal, JSON otherwise. Call once.
+pub fn init(level: &str) -> Result<(), InvalidLogLevel> {
+    let filter = EnvFilter::try_new(level).map_err(|_| InvalidLogLevel { level: level.to_owned() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    // A second call keeps the first subscriber: tests start several services in one process.
+    let _already_started = if std::io::stdout().is_terminal() {
+        builder.try_init()
+    } else {
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    };
+    Ok(())
+}
+
+/// An error with everything that caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_level_is_named() {
+        let error = init("loud,=").unwrap_err().to_string();
+        assert!(error.contains("loud"), "{error}");
+    }
+
+    #[test]
+    fn the_chain_has_every_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read the order")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("connection reset"));
+        assert_eq!(chain(&error), "cannot read the order: connection reset");
+    }
+}
