@@ -1,0 +1,3 @@
+module xhipment.test/pause
+
+go 1.26.0

@@ -1,0 +1,224 @@
+//! Which Docker daemon is used and why, and calls to it: images, containers, networks.
+//! Our own daemon's life is daemon.rs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::Run;
+use crate::context::{Context, variable};
+use crate::daemon;
+use crate::host::{self, needed};
+use crate::progress::note;
+
+/// The network that kind puts its nodes on; ours are on it too, so that pods reach them by name.
+pub const NETWORK: &str = "kind";
+const PULL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the choice of an engine rests on.
+#[expect(clippy::struct_excessive_bools, reason = "independent yes/no facts, the rows of a table")]
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub ours_runs: bool,
+    pub other_answers: bool,
+    pub debian: bool,
+    pub root: bool,
+    pub dockerd_installed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    UseOurs,
+    UseOther,
+    StartOurs,
+    InstallAndStartOurs,
+    RefuseNotDebian,
+    RefuseNotRoot,
+}
+
+/// Pure: which engine is taken on a machine like this.
+pub fn choose(facts: Facts) -> Choice {
+    match facts {
+        Facts { ours_runs: true, .. } => Choice::UseOurs,
+        Facts { other_answers: true, .. } => Choice::UseOther,
+        Facts { debian: false, .. } => Choice::RefuseNotDebian,
+        Facts { root: false, .. } => Choice::RefuseNotRoot,
+        Facts { dockerd_installed: true, .. } => Choice::StartOurs,
+        Facts { .. } => Choice::InstallAndStartOurs,
+    }
+}
+
+/// A daemon that answers.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    /// `DOCKER_HOST` of our daemon; `None` is the daemon that the user's own client finds.
+    pub host: Option<String>,
+}
+
+impl Docker {
+    /// The daemon that answers now, without starting one.
+    pub fn running(context: &Context) -> Option<Self> {
+        if daemon::is_alive(context) {
+            return Some(Self { host: Some(daemon::address(context)) });
+        }
+        other_answers(context).then_some(Self { host: None })
+    }
+
+    /// A daemon that answers: the one there is, else ours.
+    pub fn ensure(context: &Context) -> Result<Self> {
+        let facts = Facts {
+            ours_runs: daemon::is_alive(context),
+            other_answers: other_answers(context),
+            debian: host::is_debian(),
+            root: host::is_root(),
+            dockerd_installed: Path::new("/usr/sbin/dockerd").exists(),
+        };
+        let asked = variable("DOCKER_HOST").unwrap_or_else(|| "its default socket".to_owned());
+        let choice = choose(facts);
+        match choice {
+            Choice::UseOther => {
+                note(format!("docker: a daemon answers at {asked}, so that one is used"));
+                return Ok(Self { host: None });
+            }
+            Choice::UseOurs => note("docker: our own daemon runs already"),
+            Choice::RefuseNotDebian | Choice::RefuseNotRoot => bail!("{}", refusal(choice, &asked)),
+            Choice::StartOurs => note(format!("docker: none answering at {asked}, so a daemon of ours is started")),
+            Choice::InstallAndStartOurs => {
+                note(format!(
+                    "docker: none answering at {asked}, so docker.io is installed and a daemon of ours started"
+                ));
+            }
+        }
+        if choice != Choice::UseOurs {
+            host::ensure_packages(
+                context,
+                &[needed("dockerd", "docker.io"), needed("iptables", "iptables"), needed("nft", "nftables")],
+            )?;
+            daemon::start(context)?;
+        }
+        Ok(Self { host: Some(daemon::address(context)) })
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// The docker client, aimed at this daemon.
+    pub fn run(&self) -> Run {
+        self.aim(Run::new("docker"))
+    }
+
+    /// Another program that talks to this daemon, such as kind.
+    pub fn aim(&self, run: Run) -> Run {
+        match &self.host {
+            // Debian's docker.io has no buildx: its classic builder is asked for by name.
+            Some(host) => run.env("DOCKER_HOST", host).env("DOCKER_BUILDKIT", "0").without_env("DOCKER_CONTEXT"),
+            None => run,
+        }
+    }
+
+    pub fn has_image(&self, image: &str) -> bool {
+        self.run().args(["image", "inspect", image]).succeeds()
+    }
+
+    /// Pulls a public image; the error says why it cannot be had, after 20 s without an answer at the latest.
+    pub fn pull(&self, context: &Context, image: &str) -> Result<()> {
+        let log = context.log("pull");
+        let alive = |text: &str| {
+            ["Pulling fs layer", "Downloading", "Already exists", "complete"].iter().any(|word| text.contains(word))
+        };
+        self.run().args(["pull", image]).log_with_patience(&log, PULL_PATIENCE, alive)
+    }
+
+    /// Builds an image from a folder with a Dockerfile.
+    pub fn build(&self, dir: &Path, image: &str, log: &Path) -> Result<()> {
+        self.run().args(["build", "-t", image]).arg(dir).log_to(log)
+    }
+
+    /// `running`, `exited` and so on; `None` when there is no such container.
+    pub fn container_status(&self, name: &str) -> Option<String> {
+        self.run().args(["container", "inspect", "-f", "{{.State.Status}}", name]).read().ok()
+    }
+
+    /// A label of a container or volume; `None` when there is no such thing or no such label.
+    pub fn label(&self, what: &str, name: &str, label: &str) -> Option<String> {
+        let labels = if what == "container" { ".Config.Labels" } else { ".Labels" };
+        let format = format!("{{{{with {labels}}}}}{{{{index . \"{label}\"}}}}{{{{end}}}}");
+        self.run().args([what, "inspect", "-f", &format, name]).read().ok().filter(|value| !value.is_empty())
+    }
+
+    pub fn remove_containers(&self, names: &[&str]) -> Result<()> {
+        let present: Vec<_> = names.iter().filter(|name| self.container_status(name).is_some()).collect();
+        if present.is_empty() {
+            return Ok(());
+        }
+        self.run().args(["rm", "-fv"]).args(present).read().map(drop)
+    }
+
+    /// Makes kind's network where there is none yet; IPv4 only.
+    pub fn ensure_network(&self) -> Result<()> {
+        if self.run().args(["network", "inspect", NETWORK]).succeeds() {
+            return Ok(());
+        }
+        self.run()
+            .args([
+                "network",
+                "create",
+                "-d",
+                "bridge",
+                "-o",
+                "com.docker.network.bridge.enable_ip_masquerade=true",
+                NETWORK,
+            ])
+            .read()
+            .map(drop)
+            .context("creating the Docker network `kind`")
+    }
+}
+
+fn refusal(choice: Choice, asked: &str) -> String {
+    let why = if choice == Choice::RefuseNotDebian {
+        "only on Debian can it be installed for you"
+    } else {
+        "only root can have one installed and started"
+    };
+    format!(
+        "no Docker daemon answers at {asked}, and {why}.\n\
+         Start Docker (and let this user reach its socket), or run again as root on Debian 12."
+    )
+}
+
+/// Whether a daemon other than ours answers the user's own client.
+fn other_answers(context: &Context) -> bool {
+    let ours = daemon::address(context);
+    if variable("DOCKER_HOST").is_some_and(|host| host == ours) {
+        return Run::new("docker").without_env("DOCKER_HOST").args(["version"]).succeeds();
+    }
+    Run::new("docker").args(["version"]).succeeds()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_follows_from_the_facts() {
+        let none = Facts { ours_runs: false, other_answers: false, debian: true, root: true, dockerd_installed: false };
+        let table = [
+            (none, Choice::InstallAndStartOurs),
+            (Facts { dockerd_installed: true, ..none }, Choice::StartOurs),
+            (Facts { other_answers: true, ..none }, Choice::UseOther),
+            (Facts { other_answers: true, root: false, debian: false, ..none }, Choice::UseOther),
+            (Facts { ours_runs: true, dockerd_installed: true, ..none }, Choice::UseOurs),
+            (Facts { ours_runs: true, other_answers: true, ..none }, Choice::UseOurs),
+            (Facts { root: false, ..none }, Choice::RefuseNotRoot),
+            (Facts { root: false, dockerd_installed: true, ..none }, Choice::RefuseNotRoot),
+            (Facts { debian: false, ..none }, Choice::RefuseNotDebian),
+            (Facts { debian: false, root: false, ..none }, Choice::RefuseNotDebian),
+        ];
+        for (facts, expected) in table {
+            assert_eq!(choose(facts), expected, "{facts:?}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Installs the charts of this checkout with helm. Values go through standard input: an argument list is there for everyone to read.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::context::Context;
+use crate::images::Images;
+
+/// A chart of this checkout as a release.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    pub name: &'a str,
+    pub chart: &'a str,
+    pub namespace: &'a str,
+}
+
+pub const OPERATOR: Release<'_> = Release { name: "shop-operator", chart: "shop-operator", namespace: "shop-system" };
+
+/// The operator with these images.
+pub fn operator_values(images: &Images) -> Value {
+    json!({"images": {"operator": images.operator, "api": images.api, "worker": images.worker}})
+}
+
+/// Installs or upgrades the release; does not wait for what it made to be ready.
+pub fn install(context: &Context, cluster: &Cluster, release: Release<'_>, values: &Value) -> Result<()> {
+    forget_interrupted(context, cluster, release)?;
+    // On our own cluster, what Tilt put there is taken over.
+    let take_over: &[&str] = if matches!(cluster, Cluster::Kind { .. }) { &["--take-ownership"] } else { &[] };
+    let chart = context.repo.join("charts").join(release.chart);
+    cluster
+        .helm(context)?
+        .args(["upgrade", "--install", release.name])
+        .arg(&chart)
+        .args(["--namespace", release.namespace, "--create-namespace", "--values", "-"])
+        // A field that `kubectl apply` of the sample owns since then is taken back.
+        .args(["--server-side=true", "--force-conflicts"])
+        .args(take_over)
+        .input(values.to_string())
+        .log_to(&context.log("helm"))
+        .with_context(|| format!("installing chart {} as release {}", release.chart, release.name))
+}
+
+/// Makes the shops' kind known where no operator is installed.
+pub fn install_crds(context: &Context, cluster: &Cluster) -> Result<()> {
+    let crds = context.repo.join("crds");
+    cluster.kubectl(context)?.args(["apply", "--server-side", "-f"]).arg(&crds).log_to(&context.log("helm"))?;
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
+    cluster.kubectl(context)?.args(established).arg(&crds).log_to(&context.log("helm"))
+}
+
+/// Uninstalls the release and waits until its objects are gone; fine to repeat.
+pub fn uninstall(context: &Context, cluster: &Cluster, release: Release<'_>) -> Result<()> {
+    cluster
+        .helm(context)?
+        .args(["uninstall", release.name, "--namespace", release.namespace])
+        .args(["--ignore-not-found", "--wait", "--cascade", "foreground", "--timeout", "3m"])
+        .log_to(&context.log("helm"))
+        .with_context(|| format!("uninstalling release {}", release.name))
+}
+
+/// A run that was ended in the middle leaves a pending revision, at which helm refuses any other.
+fn forget_interrupted(context: &Context, cluster: &Cluster, release: Release<'_>) -> Result<()> {
+    let pending =
+        format!("owner=helm,name={},status in (pending-install,pending-upgrade,pending-rollback)", release.name);
+    let kubectl = cluster.kubectl(context)?;
+    kubectl.args(["-n", release.namespace, "delete", "secret", "-l", &pending]).log_to(&context.log("helm"))
+}
