@@ -25,7 +25,8 @@ fn package(context: &Context, chart: &str) -> Result<()> {
     let folder = context.repo.join("charts").join(chart);
     let helm = Tools::ensure(context)?.helm;
     let version = Run::new(&helm).args(["show", "chart"]).arg(&folder).read()?;
-    let version = version.lines().find_map(|line| line.strip_prefix("version: ")).context("the chart has no version")?;
+    let version =
+        version.lines().find_map(|line| line.strip_prefix("version: ")).context("the chart has no version")?;
     let file = fixtures.join(format!("{chart}-{version}.tgz"));
     if file.exists() {
         bail!("{} is there already and stays as it was released: raise the chart's version", file.display());

@@ -30,7 +30,9 @@ fn check(context: &Context, stage: &mut Stage) -> Result<()> {
         "manifests against the API server",
     ]);
     progress.step(|| cargo(context, &["fmt", "--all", "--check"]))?;
-    progress.step(|| cargo(context, &["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    progress.step(|| {
+        cargo(context, &["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    })?;
     progress.step(|| {
         let doc = cargo_run(context, &["doc", "--locked", "--workspace", "--no-deps", "--quiet"]);
         doc.env("RUSTDOCFLAGS", "-D warnings").log_to(&context.log("check"))
@@ -90,7 +92,17 @@ fn dry_run(context: &Context) -> Result<()> {
         if release.chart == "shop-operator" {
             install_crds(context, &cluster)?;
         }
-        let apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-n", "default", "-f", "-"];
+        let apply = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-n",
+            "default",
+            "-f",
+            "-",
+        ];
         let run = cluster.kubectl(context)?.args(apply).input(objects);
         run.log_to(&context.log("check")).with_context(|| format!("objects of chart {}", release.chart))?;
     }

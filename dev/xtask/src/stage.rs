@@ -32,7 +32,9 @@ impl Stage {
     /// MongoDB, Redis, SQS and SES, as this machine reaches them.
     pub fn servers(&mut self, context: &Context) -> Result<Env> {
         let running = Docker::running(context).is_some_and(|docker| {
-            deps::SERVERS.iter().all(|server| docker.container_status(&server.container()).as_deref() == Some("running"))
+            deps::SERVERS
+                .iter()
+                .all(|server| docker.container_status(&server.container()).as_deref() == Some("running"))
         });
         if !running {
             self.started.push(Started::Servers);
@@ -101,7 +103,9 @@ impl Stage {
                 Started::Operator => helm::uninstall(context, &Cluster::load(context)?, OPERATOR)?,
                 Started::OperatorPaused => scale_operator(context, &Cluster::load(context)?, 1)?,
                 Started::Servers => match Docker::running(context) {
-                    Some(docker) if Cluster::recorded(context)?.is_some() => deps::remove(context, &docker, deps::Data::Remove)?,
+                    Some(docker) if Cluster::recorded(context)?.is_some() => {
+                        deps::remove(context, &docker, deps::Data::Remove)?
+                    }
                     // Without a cluster the engine was started for the servers alone.
                     _ => cluster::down(context)?,
                 },

@@ -101,7 +101,13 @@ fn run_suites(context: &Context, stage: &mut Stage, suites: &[Suite], long: bool
             Suite::E2e => stage.operator(context)?,
         };
         let tally = cargo_test(context, suite, &env, long)?;
-        println!("  {} tests: {} passed, {} failed in {} s", suite.name(), tally.passed, tally.failed, started.elapsed().as_secs());
+        println!(
+            "  {} tests: {} passed, {} failed in {} s",
+            suite.name(),
+            tally.passed,
+            tally.failed,
+            started.elapsed().as_secs()
+        );
         total += tally;
     }
     Ok(total)

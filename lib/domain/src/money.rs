@@ -130,9 +130,9 @@ impl Money {
 
     /// Sum of amounts, or an error where it would overflow.
     pub fn sum(amounts: impl IntoIterator<Item = Self>) -> Result<Self, MoneyError> {
-        amounts.into_iter().try_fold(Self::ZERO, |total, amount| {
-            total.0.checked_add(amount.0).map(Self).ok_or(MoneyError::Overflow)
-        })
+        amounts
+            .into_iter()
+            .try_fold(Self::ZERO, |total, amount| total.0.checked_add(amount.0).map(Self).ok_or(MoneyError::Overflow))
     }
 }
 
@@ -149,7 +149,8 @@ impl<'de> Deserialize<'de> for Amount {
         if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
             return Err(de::Error::custom("expected a number"));
         }
-        let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
+        let parsed =
+            if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
         parsed.map(Self).map_err(|_| de::Error::custom("the number has too many digits"))
     }
 }
@@ -214,7 +215,10 @@ mod tests {
             total: Amount,
         }
         let read = serde_json::from_str::<Body>(&format!(r#"{{"total": {text}}}"#));
-        assert_eq!(read.ok().map(|body| serde_json::to_string(&body).unwrap()), out.map(|n| format!(r#"{{"total":{n}}}"#)));
+        assert_eq!(
+            read.ok().map(|body| serde_json::to_string(&body).unwrap()),
+            out.map(|n| format!(r#"{{"total":{n}}}"#))
+        );
     }
 
     proptest! {

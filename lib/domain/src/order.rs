@@ -221,10 +221,7 @@ mod tests {
         RawOrder {
             location: location.into(),
             total: total.map(|text| text.parse().unwrap()),
-            items: items
-                .iter()
-                .map(|&(id, quantity)| RawItem { product_id: id.into(), quantity })
-                .collect(),
+            items: items.iter().map(|&(id, quantity)| RawItem { product_id: id.into(), quantity }).collect(),
         }
     }
 
@@ -236,10 +233,7 @@ mod tests {
             .filter(|(from, to)| from.can_become(*to))
             .collect();
         use Status::{Cancelled, Failed, Pending, Processed};
-        assert_eq!(
-            moves,
-            [(Pending, Processed), (Pending, Failed), (Pending, Cancelled), (Processed, Cancelled)]
-        );
+        assert_eq!(moves, [(Pending, Processed), (Pending, Failed), (Pending, Cancelled), (Processed, Cancelled)]);
     }
 
     #[test]

@@ -91,9 +91,10 @@ pub fn allocate(stock: &Stock, orders: &[Demand]) -> Allocation {
 }
 
 fn rows(order: &Demand) -> impl Iterator<Item = (StockKey, u32)> {
-    order.lines.iter().map(|(product, &quantity)| {
-        (StockKey { product: product.clone(), location: order.location.clone() }, quantity)
-    })
+    order
+        .lines
+        .iter()
+        .map(|(product, &quantity)| (StockKey { product: product.clone(), location: order.location.clone() }, quantity))
 }
 
 /// The lines of an order that the stock cannot serve; empty when all can be.

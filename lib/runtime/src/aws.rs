@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_sqs::config::Credentials;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Where one AWS service is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,16 +19,22 @@ pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&load(service, Duration::from_secs(25)).await)
 }
 
+/// An SQS client that signs with a key of its own, in place of the process's ambient credentials.
+pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &SecretString) -> aws_sdk_sqs::Client {
+    let credentials = Credentials::new(key_id.expose_secret(), key.expose_secret(), None, None, "secret");
+    let config = load(service, Duration::from_secs(25)).await;
+    let config = aws_sdk_sqs::config::Builder::from(&config).credentials_provider(credentials).build();
+    aws_sdk_sqs::Client::from_conf(config)
+}
+
 /// An SES client.
 pub async fn ses(service: &Service) -> aws_sdk_ses::Client {
     aws_sdk_ses::Client::new(&load(service, Duration::from_secs(10)).await)
 }
 
 async fn load(service: &Service, attempt: Duration) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(2))
-        .operation_attempt_timeout(attempt)
-        .build();
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(Duration::from_secs(2)).operation_attempt_timeout(attempt).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(service.region.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(2))

@@ -1,0 +1,43 @@
+//! Starts the HTTP service, or makes the indexes and ends.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use shop_api::{
+    app::{self, Surroundings},
+    config::{Cli, Command, Config},
+};
+use shop_runtime::{clock::Clock, install_tls_provider, shutdown::Shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    install_tls_provider();
+    match run(Cli::read().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shop-api: {}", telemetry::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(config) => serve(*config).await,
+        Command::Migrate(config) => {
+            telemetry::init(&config.log_level).context("SHOP_LOG_LEVEL")?;
+            Ok(app::migrate(&config, app::MIGRATE_PATIENCE).await?)
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<()> {
+    telemetry::init(&config.store.log_level).context("SHOP_LOG_LEVEL")?;
+    let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
+    let running = app::start(config, Surroundings { clock: Clock::system(), shutdown }).await?;
+    if running.wait().await {
+        Ok(())
+    } else {
+        bail!("some work did not end in time; what was accepted is stored and will be finished by others")
+    }
+}

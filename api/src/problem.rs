@@ -1,0 +1,303 @@
+//! Errors to answers: the only file that knows which status an error has. RFC 9457 `application/problem+json`, always.
+
+use std::{borrow::Cow, error::Error, sync::Arc};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::{Serialize, Serializer};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+use shop_domain::{id::ProductId, order::FieldFault};
+use shop_runtime::telemetry;
+use shop_store::StoreError;
+
+use crate::{
+    layers::request_id::RequestId,
+    passwords::PasswordError,
+    routes::{Amount, orders},
+    service::{
+        accounts::AccountError,
+        catalogue::CatalogueError,
+        inventory::InventoryError,
+        orders::{Miss, OrderError},
+        sessions::SessionError,
+    },
+};
+
+/// An error on its way to the client. Rendered by [`render`], which knows the request.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub detail: Cow<'static, str>,
+    pub errors: Vec<FieldFault>,
+    /// Members beyond the standard ones, such as the present total.
+    pub extra: Vec<(&'static str, Box<RawValue>)>,
+    pub retry_after_seconds: Option<u32>,
+    /// What went wrong inside: logged once, never answered.
+    cause: Option<Arc<str>>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let (errors, extra) = (Vec::new(), Vec::new());
+        Self { status, code, detail: detail.into(), errors, extra, retry_after_seconds: None, cause: None }
+    }
+
+    #[must_use]
+    pub fn with(mut self, member: &'static str, value: &impl Serialize) -> Self {
+        // Raw: amounts must not pass through a float on their way out.
+        self.extra.extend(to_raw_value(value).map(|value| (member, value)));
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// The request is wrong: all faults at once.
+    pub fn invalid(errors: Vec<FieldFault>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] if only.pointer.is_empty() => Cow::Owned(only.detail.clone()),
+            [only] => Cow::Owned(format!("{}: {}", only.pointer, only.detail)),
+            _ => Cow::Borrowed("the request has faults; see errors"),
+        };
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail) }
+    }
+
+    pub fn unauthenticated(detail: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    pub fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "only staff may do this")
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here, or it is not yours")
+    }
+
+    pub fn too_many_requests(seconds: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests; try again later")
+            .retry_after(seconds)
+    }
+
+    /// Something the service needs is away or busy.
+    pub fn unavailable(cause: &dyn Error) -> Self {
+        let detail = "the service cannot do this right now; try again";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(1);
+        Self { cause: Some(telemetry::chain(cause).into()), ..problem }
+    }
+
+    pub fn internal(cause: &dyn Error) -> Self {
+        Self { cause: Some(telemetry::chain(cause).into()), ..Self::internal_without_cause() }
+    }
+
+    pub fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many sign-ins at once; try again").retry_after(1)
+    }
+
+    pub fn timeout() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long; try again").retry_after(1)
+    }
+
+    /// One field is wrong.
+    pub fn field(pointer: &str, error: &dyn Error) -> Self {
+        Self::invalid(vec![FieldFault::new(pointer, error.to_string())])
+    }
+
+    fn internal_without_cause() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side")
+    }
+
+    /// The problem that a bare status stands for: answers made outside our handlers.
+    pub fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::not_found(),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                Self::new(status, "method_not_allowed", "this method is not allowed here")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too_large", "a body may have at most 100 kB"),
+            status if status.is_server_error() => Self::internal_without_cause(),
+            status => Self::new(status, "invalid_request", status.canonical_reason().unwrap_or("the request is wrong")),
+        }
+    }
+
+    fn body(&self, instance: &str, request_id: &str) -> Result<String, serde_json::Error> {
+        let errors: Vec<_> =
+            self.errors.iter().map(|fault| json!({"pointer": fault.pointer, "detail": fault.detail})).collect();
+        let members = [
+            ("type", json!(format!("urn:xhipment:problem:{}", self.code))),
+            ("title", json!(self.status.canonical_reason().unwrap_or("Error"))),
+            ("status", json!(self.status.as_u16())),
+            ("detail", json!(self.detail)),
+            ("instance", json!(instance)),
+            ("code", json!(self.code)),
+            ("message", json!(self.detail)),
+            ("requestId", json!(request_id)),
+            ("errors", json!(errors)),
+        ];
+        let members = members.iter().map(|(name, value)| Ok((*name, to_raw_value(value)?)));
+        let mut all: Vec<_> = members.collect::<Result<_, serde_json::Error>>()?;
+        all.extend(self.extra.iter().cloned());
+        serde_json::to_string(&Members(all))
+    }
+}
+
+/// The members of an object, in this order.
+struct Members(Vec<(&'static str, Box<RawValue>)>);
+
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(Box::new(self));
+        response
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        if error.is_transient() { Self::unavailable(error) } else { Self::internal(error) }
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        match &error {
+            SessionError::Invalid => Self::unauthenticated("the token is not valid, or its session is over: sign in"),
+            SessionError::Store(store) => store.into(),
+            SessionError::SharedRead(store) => store.as_ref().into(),
+            SessionError::Signing(_) | SessionError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AccountError> for Problem {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::EmailTaken => {
+                Self::new(StatusCode::CONFLICT, "email_taken", "an account with this e-mail address exists")
+            }
+            AccountError::WrongCredentials => Self::unauthenticated("incorrect email or password"),
+            AccountError::Store(store) => (&store).into(),
+            AccountError::Password(PasswordError::Busy) => Self::busy(),
+            AccountError::Session(session) => session.into(),
+            error @ (AccountError::Password(_) | AccountError::Random(_)) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<CatalogueError> for Problem {
+    fn from(error: CatalogueError) -> Self {
+        match &error {
+            CatalogueError::Store(store) => store.into(),
+            CatalogueError::SharedRead(store) => store.as_ref().into(),
+            CatalogueError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<InventoryError> for Problem {
+    fn from(error: InventoryError) -> Self {
+        match &error {
+            InventoryError::UnknownProducts(ids) => unknown_products(ids),
+            InventoryError::Store(store) => store.into(),
+            InventoryError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        match &error {
+            OrderError::UnknownLocation => {
+                let detail = "nothing has ever been sold at this location";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_location", detail)
+            }
+            OrderError::UnknownProducts(ids) => unknown_products(ids),
+            OrderError::TotalChanged { present, currency } => {
+                let detail = "the total is not what you expect; see totalAmount and items for the present prices";
+                Self::new(StatusCode::CONFLICT, "total_changed", detail)
+                    .with("totalAmount", &Amount::new(present.total, *currency))
+                    .with("currency", &currency)
+                    .with("items", &orders::items(&present.lines, *currency))
+            }
+            OrderError::OutOfStock(short) => {
+                let detail = "some products are out of stock at this location; see shortages";
+                Self::new(StatusCode::CONFLICT, "out_of_stock", detail).with("shortages", &orders::short_lines(short))
+            }
+            OrderError::TooLarge(cause) => Self::field("/items", cause),
+            OrderError::KeyReused => {
+                let detail = "this Idempotency-Key was used for another request";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+            }
+            OrderError::NotCancellable(status) => {
+                let detail = "the order cannot be cancelled any more";
+                Self::new(StatusCode::CONFLICT, "not_cancellable", detail).with("orderStatus", &status)
+            }
+            OrderError::Store(store) => store.into(),
+            OrderError::SharedRead(miss) => match miss.as_ref() {
+                Miss::Store(store) => store.into(),
+                Miss::Absent => Self::not_found(),
+            },
+            OrderError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+fn unknown_products(ids: &[ProductId]) -> Problem {
+    let detail = "some products are not in the catalogue; see products";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_product", detail).with("products", &ids)
+}
+
+/// Layer: gives every error answer its body, with the request's path and id, and logs server faults once.
+pub async fn render(request: Request, next: Next) -> Response {
+    let instance = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+    let response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts();
+    let problem = parts.extensions.remove::<Box<Problem>>().unwrap_or_else(|| Box::new(Problem::of_status(status)));
+    log(&problem, route.as_ref().map_or("none", MatchedPath::as_str), &request_id);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Some(seconds) = problem.retry_after_seconds {
+        parts.headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        parts.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    let body = problem.body(&instance, request_id.as_str()).unwrap_or_default();
+    Response::from_parts(parts, body.into())
+}
+
+/// Names the route's template, not the path: a path may hold a one-time token.
+fn log(problem: &Problem, route: &str, request_id: &RequestId) {
+    if let Some(cause) = &problem.cause {
+        tracing::error!(request_id = request_id.as_str(), route, code = problem.code, %cause, "request failed");
+    } else if problem.status.is_server_error() {
+        tracing::warn!(request_id = request_id.as_str(), route, code = problem.code, "request refused");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Sends what the outboxes owe the queue: the acceptor's own entries at once, overdue ones whoever takes them first.
+//! Knows nothing of HTTP and nothing of what an order means.
+
+mod metrics;
+mod pace;
+mod send;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use shop_domain::id::ClaimId;
+use shop_runtime::{
+    clock::Clock,
+    ids::{self, NoRandomness},
+    metrics::Metrics,
+    queue::Queue,
+    shutdown::Shutdown,
+    telemetry::chain,
+};
+use shop_store::{
+    StoreError,
+    outbox::{Outbox, PendingSend, Taking},
+};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::{metrics::RelayMetrics, pace::Pace};
+
+/// Entries that wait in memory for the direct way; what does not fit is found by the poller 5 s later.
+const WAITING: usize = 4_096;
+/// Entries of one SendMessageBatch, as SQS limits it.
+const BATCH: usize = 10;
+/// Batches under way at once.
+const AT_ONCE: usize = 4;
+/// How long an incomplete batch waits for more, when there is much to send.
+const LINGER: Duration = Duration::from_millis(200);
+/// Documents looked at in one round of the poller, and how long their entries are ours.
+const ROUND: i64 = 100;
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
+
+/// What the relay works with.
+#[derive(Debug, Clone)]
+pub struct RelayDeps {
+    pub outbox: Outbox,
+    pub queue: Queue,
+    pub clock: Clock,
+    pub shutdown: Shutdown,
+    pub metrics: Metrics,
+}
+
+/// The way in for whoever has just stored an entry under their own claim.
+#[derive(Debug, Clone)]
+pub struct RelayHandle(mpsc::Sender<PendingSend>);
+
+impl RelayHandle {
+    /// Hands an entry over. Never waits: an entry that finds no room is sent by the poller when its lease is over.
+    pub fn offer(&self, entry: PendingSend) {
+        if self.0.try_send(entry).is_err() {
+            tracing::debug!("relay is full, the entry waits for the poller");
+        }
+    }
+}
+
+/// Starts the direct sender and the poller.
+pub fn spawn(deps: RelayDeps) -> RelayHandle {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let shutdown = deps.shutdown.clone();
+    let relay = Relay { metrics: RelayMetrics::register(&deps.metrics), deps };
+    // Not waited for: what is not sent when the process ends is in the outbox.
+    shutdown.spawn_detached(relay.clone().send_offered(receiver));
+    shutdown.spawn(relay.poll());
+    RelayHandle(sender)
+}
+
+#[derive(Clone)]
+struct Relay {
+    deps: RelayDeps,
+    metrics: RelayMetrics,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error("cannot take overdue entries")]
+    Take(#[from] StoreError),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    #[error("the clock is out of range")]
+    Clock(#[from] jiff::Error),
+}
+
+impl Relay {
+    async fn send_offered(self, mut offered: mpsc::Receiver<PendingSend>) {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let mut pace = Pace::default();
+        while let Some(first) = offered.recv().await {
+            let mut batch = vec![first];
+            pace.note(self.deps.clock.now());
+            let deadline = tokio::time::Instant::now() + LINGER;
+            while batch.len() < BATCH {
+                let next = if pace.is_busy(self.deps.clock.now()) {
+                    tokio::time::timeout_at(deadline, offered.recv()).await.ok().flatten()
+                } else {
+                    offered.try_recv().ok()
+                };
+                let Some(next) = next else { break };
+                pace.note(self.deps.clock.now());
+                batch.push(next);
+            }
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let relay = self.clone();
+            self.deps.shutdown.spawn(async move {
+                relay.dispatch(batch).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn poll(self) {
+        let draining = self.deps.shutdown.draining();
+        while draining.run_until_cancelled(tokio::time::sleep(pace::poll_interval())).await.is_some() {
+            loop {
+                match self.take_overdue().await {
+                    Ok(taken) if taken.is_empty() => break,
+                    Ok(taken) => {
+                        tracing::info!(entries = taken.len(), "sending overdue outbox entries");
+                        for batch in taken.chunks(BATCH) {
+                            self.dispatch(batch.to_vec()).await;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = chain(&error), "outbox poll failed, trying again");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take_overdue(&self) -> Result<Vec<PendingSend>, RelayError> {
+        let now = self.deps.clock.now();
+        let claim = ClaimId::from_bits(ids::random_bytes()?);
+        let taking = Taking { claim, now, until: now.checked_add(LEASE)?, limit: ROUND };
+        Ok(self.deps.outbox.take_sends(&taking).await?)
+    }
+
+    /// Sends one batch; removes what the queue took and leaves the rest for later.
+    async fn dispatch(&self, batch: Vec<PendingSend>) {
+        let report = send::send(&self.deps.queue, batch).await;
+        self.metrics.count(&report);
+        if let Some(error) = &report.error {
+            tracing::warn!(error = error.as_str(), entries = report.unsent.len(), "queue did not take outbox entries");
+        }
+        if let Err(error) = self.deps.outbox.remove(&report.sent).await {
+            // They are sent again when their lease is over; the worker settles an order once.
+            tracing::warn!(error = chain(&error), entries = report.sent.len(), "sent entries stay in the outbox");
+        }
+        let now = self.deps.clock.now();
+        for send in &report.unsent {
+            let due_at = pace::retry_at(now, send.attempts);
+            if let Err(error) = self.deps.outbox.postpone(std::slice::from_ref(send), due_at).await {
+                tracing::debug!(error = chain(&error), "an unsent entry keeps its lease");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Every route of the service, and the layers around them, on one page.
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{
+    app::App,
+    layers::{address, drain, headers, limit, red, request_id, timeout},
+    openapi::{self, Document},
+    problem::{self, Problem},
+    routes::{auth, inventory, orders, products, system},
+};
+
+const API: &str = "/api/v1";
+
+/// The calls of the API.
+fn calls() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout, auth::logout_by_get))
+        .routes(routes!(auth::me))
+        .routes(routes!(products::list, products::create))
+        .routes(routes!(products::get, products::put))
+        .routes(routes!(inventory::adjust))
+        .routes(routes!(inventory::adjustment))
+        .routes(routes!(inventory::movements))
+        .routes(routes!(orders::create, orders::list))
+        .routes(routes!(orders::get))
+        .routes(routes!(orders::cancel))
+}
+
+/// The OpenAPI document of all routes.
+pub fn document() -> utoipa::openapi::OpenApi {
+    described(calls()).into_openapi()
+}
+
+fn described(calls: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    let mut described =
+        OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(system::health)).nest(API, calls);
+    openapi::add_problems(described.get_openapi_mut());
+    described
+}
+
+/// The service. Checks run in this order: route and method, limit by address, then what the handlers extract.
+pub fn router(app: &App, cors_origins: Vec<HeaderValue>) -> Router {
+    let limited = calls().route_layer(from_fn_with_state(app.clone(), limit::by_address));
+    let (routes, document) = described(limited).split_for_parts();
+    routes
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { Problem::of_status(StatusCode::METHOD_NOT_ALLOWED) })
+        .layer(DefaultBodyLimit::disable()) // `Body` has a limit of its own
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), timeout::limit_time))
+        .layer(from_fn_with_state(app.clone(), address::find))
+        .layer(from_fn(problem::render))
+        .layer(cors(cors_origins))
+        .layer(from_fn_with_state(app.clone(), headers::secure))
+        .layer(from_fn_with_state(app.clone(), red::measure))
+        .layer(from_fn_with_state(app.clone(), drain::close_when_draining))
+        .layer(from_fn(request_id::assign))
+        .with_state(app.clone())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+}
+
+/// Browsers of these origins may call with cookies; without any, no CORS header is ever sent.
+fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    if origins.is_empty() {
+        return CorsLayer::new();
+    }
+    let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
+    let own = ["idempotency-key", "x-request-id"].map(HeaderName::from_static);
+    let told = [header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id::HEADER, orders::REPLAYED];
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(asked.into_iter().chain(own).collect::<Vec<_>>())
+        .expose_headers(told.into_iter().chain([limit::RATE_LIMIT, limit::RATE_LIMIT_POLICY]).collect::<Vec<_>>())
+        .max_age(std::time::Duration::from_mins(10))
+}

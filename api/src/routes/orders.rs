@@ -1,0 +1,319 @@
+//! Orders over HTTP.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use shop_domain::{
+    id::OrderId,
+    money::Currency,
+    order::{NewOrder, OrderLine, RawItem, RawOrder, Status},
+    stock::Shortage,
+};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Amount, ProblemBody};
+use crate::{
+    app::App,
+    extract::{Body, CurrentUser, Fields, FromFields, Id, IdempotencyKey, Limit, Query, to_cursor},
+    problem::Problem,
+    service::orders::{OrderCursor, OrderQuery, OrderView, Placed, Reason},
+};
+
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Where an order stands.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the statuses in the API's document")]
+pub enum OrderStatus {
+    Pending,
+    Processed,
+    Failed,
+    Cancelled,
+}
+
+/// An order as it comes in, checked.
+#[derive(Debug)]
+pub struct OrderBody(NewOrder);
+
+/// What to order, from which location.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the body in the API's document")]
+pub struct CreateOrder {
+    #[schema(example = "bangalore")]
+    location: String,
+    /// If given it must equal the shop's own total.
+    #[schema(example = 4324)]
+    total_amount: Option<f64>,
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<CreateItem>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the body in the API's document")]
+pub struct CreateItem {
+    #[schema(example = "67c8830b7ef1b848ac52ebec")]
+    product_id: String,
+    #[schema(minimum = 1, maximum = 1_000_000, example = 1)]
+    quantity: u32,
+}
+
+impl FromFields for OrderBody {
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let raw = RawOrder {
+            location: fields.text("location").unwrap_or_default(),
+            total: fields.optional_decimal("totalAmount"),
+            items: fields.list("items", |item| Some(read_item(item))).unwrap_or_default(),
+        };
+        NewOrder::parse(raw).map_err(|faults| fields.merge(faults)).ok().map(Self)
+    }
+}
+
+/// An item with faults stays in the list, so that the pointers of the others are right.
+fn read_item(item: &mut Fields<'_>) -> RawItem {
+    let (product, quantity) = (item.text("productId"), item.integer("quantity"));
+    RawItem { product_id: product.unwrap_or_default(), quantity: quantity.unwrap_or_default() }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCreated {
+    #[schema(example = "Order created successfully")]
+    message: &'static str,
+    order_id: String,
+    #[schema(value_type = OrderStatus)]
+    status: Status,
+    #[schema(inline)]
+    total_amount: Amount,
+    currency: String,
+    items: Vec<Item>,
+}
+
+/// A line of an order, as it was when the order was placed.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    product_id: String,
+    name: String,
+    quantity: u32,
+    #[schema(inline)]
+    unit_price: Amount,
+    #[schema(inline)]
+    total: Amount,
+}
+
+/// A line that could not be served.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShortLine {
+    product_id: String,
+    wanted: u32,
+    available: i64,
+}
+
+/// One step of an order's life.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Step {
+    #[schema(value_type = OrderStatus)]
+    status: Status,
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// An order.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderDetail {
+    order_id: String,
+    #[schema(value_type = OrderStatus)]
+    status: Status,
+    location: String,
+    #[schema(inline)]
+    total_amount: Amount,
+    currency: String,
+    items: Vec<Item>,
+    /// Why the order failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// What was missing, when it failed for want of stock.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shortages: Vec<ShortLine>,
+    history: Vec<Step>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderPageBody {
+    data: Vec<OrderDetail>,
+    has_more: bool,
+    next_cursor: Option<String>,
+}
+
+/// Which orders to list, newest first.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OrderParameters {
+    #[param(value_type = Option<OrderStatus>)]
+    status: Option<Status>,
+    /// The `nextCursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<OrderCursor>,
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    limit: Limit,
+}
+
+impl FromFields for OrderParameters {
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let name = fields.optional_text("status").filter(|name| !name.is_empty());
+        let status = name.as_ref().and_then(|name| Status::ALL.into_iter().find(|status| status.as_str() == name));
+        if name.is_some() && status.is_none() {
+            fields.fault("status", "must be Pending, Processed, Failed or Cancelled");
+        }
+        Some(Self { status, cursor: fields.cursor(), limit: fields.limit() })
+    }
+}
+
+/// Place an order.
+#[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders", request_body = CreateOrder,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters: repeat a request without a second order")),
+    responses(
+    (status = 201, body = OrderCreated, description = "Accepted; the worker decides. The same key and body again: the same answer, with Idempotency-Replayed"),
+    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 409, body = ProblemBody, description = "out_of_stock, total_changed", content_type = "application/problem+json"),
+    (status = 422, body = ProblemBody, description = "unknown_product, unknown_location, idempotency_key_reused", content_type = "application/problem+json"),
+))]
+pub async fn create(
+    State(app): State<App>,
+    CurrentUser(buyer): CurrentUser,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(body): Body<OrderBody>,
+) -> Result<Response, Problem> {
+    let placed = app.orders.place(&buyer, &body.0, key).await?;
+    Ok(created(placed))
+}
+
+/// List orders: one's own, or all for staff.
+#[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders", params(OrderParameters), responses(
+    (status = 200, body = OrderPageBody),
+    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn list(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    Query(parameters): Query<OrderParameters>,
+) -> Result<Json<OrderPageBody>, Problem> {
+    let OrderParameters { status, cursor, limit } = parameters;
+    let page = app.orders.list(&user, OrderQuery { status, cursor, limit: limit.0 }).await?;
+    Ok(Json(OrderPageBody {
+        data: page.orders.iter().map(detail).collect(),
+        has_more: page.next.is_some(),
+        next_cursor: page.next.as_ref().and_then(to_cursor),
+    }))
+}
+
+/// One order, with its history.
+#[utoipa::path(get, path = "/orders/{orderId}", operation_id = "getOrder", tag = "orders", params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
+    (status = 200, body = OrderDetail),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn get(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderDetail>, Problem> {
+    let order = app.orders.find(&user, &id).await?;
+    order.map(|order| Json(detail(&order))).ok_or_else(Problem::not_found)
+}
+
+/// Cancel an order that is still pending.
+#[utoipa::path(post, path = "/orders/{orderId}/cancel", operation_id = "cancelOrder", tag = "orders", params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
+    (status = 200, body = OrderDetail),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 409, body = ProblemBody, description = "not_cancellable", content_type = "application/problem+json"),
+))]
+pub async fn cancel(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderDetail>, Problem> {
+    let order = app.orders.cancel(&user, &id).await?;
+    order.map(|order| Json(detail(&order))).ok_or_else(Problem::not_found)
+}
+
+/// The first answer, whatever has become of the order since.
+fn created(placed: Placed) -> Response {
+    let Placed { order, replayed } = placed;
+    let mut headers = HeaderMap::new();
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/orders/{}", order.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    let body = OrderCreated {
+        message: "Order created successfully",
+        order_id: order.id.to_string(),
+        status: Status::Pending,
+        total_amount: Amount::new(order.total, order.currency),
+        currency: order.currency.to_string(),
+        items: items(&order.lines, order.currency),
+    };
+    (StatusCode::CREATED, headers, Json(body)).into_response()
+}
+
+fn detail(order: &OrderView) -> OrderDetail {
+    let history = order.history.iter();
+    OrderDetail {
+        order_id: order.id.to_string(),
+        status: order.status,
+        location: order.location.to_string(),
+        total_amount: Amount::new(order.total, order.currency),
+        currency: order.currency.to_string(),
+        items: items(&order.lines, order.currency),
+        reason: order.reason.map(Reason::as_str),
+        shortages: short_lines(&order.shortages),
+        history: history
+            .map(|step| Step { status: step.status, at: step.at, reason: step.reason.map(Reason::as_str) })
+            .collect(),
+        created_at: order.created_at,
+        updated_at: order.updated_at,
+    }
+}
+
+/// The lines of an order with their prices.
+pub fn items(lines: &[OrderLine], currency: Currency) -> Vec<Item> {
+    let item = |line: &OrderLine| Item {
+        product_id: line.product_id.to_string(),
+        name: line.name.clone(),
+        quantity: line.quantity,
+        unit_price: Amount::new(line.unit_price, currency),
+        total: Amount::new(line.total, currency),
+    };
+    lines.iter().map(item).collect()
+}
+
+/// The lines that fell short.
+pub fn short_lines(shortages: &[Shortage]) -> Vec<ShortLine> {
+    let short = |shortage: &Shortage| ShortLine {
+        product_id: shortage.product_id.to_string(),
+        wanted: shortage.wanted,
+        available: shortage.available,
+    };
+    shortages.iter().map(short).collect()
+}

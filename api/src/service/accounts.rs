@@ -1,0 +1,174 @@
+//! Accounts: registering, signing in, and the staff account that the configuration names.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use shop_domain::{account::Role, id::UserId};
+use shop_runtime::{
+    clock::Clock,
+    ids::{self, NoRandomness},
+};
+use shop_store::{Store, StoreError, users::User};
+
+use super::{
+    email::{Email, InvalidEmail},
+    sessions::{Grant, SessionError, Sessions},
+};
+use crate::{
+    config::StaffAccount,
+    passwords::{PasswordError, Passwords, Verdict},
+};
+
+/// Longest password, in bytes.
+const MAX_PASSWORD_BYTES: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    #[error("wrong address or password")]
+    WrongCredentials,
+    #[error("cannot read or write the account")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StaffError {
+    #[error("SHOP_STAFF_EMAIL is no e-mail address")]
+    Email(#[from] InvalidEmail),
+    #[error("cannot make the staff account")]
+    Account(#[from] AccountError),
+}
+
+/// A password that may be chosen: long enough, and not so long that it is an attack.
+#[derive(Clone)]
+pub struct NewPassword(SecretString);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must have at least {min} characters and at most {MAX_PASSWORD_BYTES} bytes")]
+pub struct InvalidPassword {
+    min: usize,
+}
+
+impl NewPassword {
+    /// `min` is in characters.
+    pub fn parse(text: String, min: usize) -> Result<Self, InvalidPassword> {
+        let fits = text.chars().count() >= min && text.len() <= MAX_PASSWORD_BYTES;
+        if fits { Ok(Self(text.into())) } else { Err(InvalidPassword { min }) }
+    }
+}
+
+/// The accounts of the shop.
+#[derive(Clone)]
+pub struct Accounts {
+    store: Store,
+    sessions: Sessions,
+    passwords: Passwords,
+    clock: Clock,
+}
+
+impl Accounts {
+    pub fn new(store: Store, sessions: Sessions, passwords: Passwords, clock: Clock) -> Self {
+        Self { store, sessions, passwords, clock }
+    }
+
+    /// Makes a customer account and signs it in.
+    pub async fn register(&self, email: &Email, password: NewPassword) -> Result<(User, Grant), AccountError> {
+        let user = self.new_user(email, password.0, Role::Customer).await?;
+        match self.store.users.create(&user).await {
+            Ok(()) => {}
+            Err(StoreError::Duplicate(_)) => return Err(AccountError::EmailTaken),
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(user = %user.id, "account made");
+        let grant = self.sessions.open(&user).await?;
+        Ok((user, grant))
+    }
+
+    /// Signs in. An unknown address and a wrong password take the same way and the same time.
+    pub async fn login(&self, email: &str, password: SecretString) -> Result<Grant, AccountError> {
+        let user = self.store.users.find_by_email(&Email::normalise(email)).await?;
+        let stored = user.as_ref().map(|user| user.password_hash.clone());
+        let verdict = self.passwords.verify(password.clone(), stored).await?;
+        match (user, verdict) {
+            (Some(user), Verdict::Right) => Ok(self.sessions.open(&user).await?),
+            (Some(user), Verdict::RightButOutdated) => {
+                let hash = self.passwords.hash(password).await?;
+                self.store.users.replace_hash(&user, &hash).await?;
+                Ok(self.sessions.open(&user).await?)
+            }
+            (_, Verdict::Wrong) | (None, _) => Err(AccountError::WrongCredentials),
+        }
+    }
+
+    /// Makes the configured staff account what the configuration says. A changed password ends its sessions.
+    pub async fn ensure_staff(&self, staff: &StaffAccount) -> Result<(), StaffError> {
+        let email = Email::parse(&staff.email)?;
+        let known = self.store.users.find_by_email(email.as_str()).await.map_err(AccountError::from)?;
+        if let Some(user) = known.filter(|user| user.role == Role::Staff) {
+            let stored = Some(user.password_hash);
+            let verdict = self.passwords.verify(staff.password.clone(), stored).await.map_err(AccountError::from)?;
+            if verdict != Verdict::Wrong {
+                return Ok(());
+            }
+        }
+        let account = self.new_user(&email, staff.password.clone(), Role::Staff).await?;
+        let put = self.put_staff(&account).await?;
+        let ended = self.sessions.revoke_all(&put.id).await.map_err(AccountError::from)?;
+        tracing::info!(user = %put.id, sessions_ended = ended, "staff account set from the configuration");
+        Ok(())
+    }
+
+    /// Replicas start together: the one that comes second finds the account of the first.
+    async fn put_staff(&self, account: &User) -> Result<User, AccountError> {
+        match self.store.users.put_staff(account).await {
+            Err(StoreError::Duplicate(_)) => Ok(self.store.users.put_staff(account).await?),
+            other => Ok(other?),
+        }
+    }
+
+    async fn new_user(&self, email: &Email, password: SecretString, role: Role) -> Result<User, AccountError> {
+        let password_hash = self.passwords.hash(password).await?;
+        Ok(User {
+            id: UserId::from_bits(ids::random_bytes()?),
+            email: email.as_str().to_owned(),
+            password_hash,
+            role,
+            created_at: whole_millis(self.clock.now()),
+        })
+    }
+}
+
+/// The time as the database gives it back.
+fn whole_millis(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
+}
+
+impl std::fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NewPassword({} bytes)", self.0.expose_secret().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("secret", true)]
+    #[case("secre", false)]
+    #[case("ééééé", false)] // ten bytes, but five characters
+    #[case("éééééé", true)]
+    fn a_password_has_its_least_length_in_characters(#[case] text: &str, #[case] valid: bool) {
+        assert_eq!(NewPassword::parse(text.into(), 6).is_ok(), valid);
+        assert!(NewPassword::parse("x".repeat(1024), 6).is_ok());
+        assert!(NewPassword::parse("x".repeat(1025), 6).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! What the shop does, without HTTP: parse → decide → act on the store.
+
+pub mod accounts;
+pub mod catalogue;
+pub mod email;
+pub mod inventory;
+pub mod orders;
+pub mod sessions;

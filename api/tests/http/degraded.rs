@@ -1,0 +1,132 @@
+//! A server that is down costs its feature, not the service.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use shop_api::app::{self, StartError, Surroundings};
+use shop_runtime::{clock::Clock, shutdown::Shutdown};
+
+use crate::shop::{DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, send};
+
+/// Nobody listens there.
+const DOWN: &str = "127.0.0.1:9";
+
+#[tokio::test]
+async fn without_redis_everything_works() {
+    let shop = Shop::open_with(|args| {
+        args.set("--redis-url", format!("redis://{DOWN}"));
+    })
+    .await;
+    everything_works(&shop).await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn with_no_redis_configured_everything_works() {
+    let shop = Shop::open_with(|args| {
+        args.unset("--redis-url");
+    })
+    .await;
+    everything_works(&shop).await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn without_queue_and_mail_orders_are_accepted() {
+    let shop = Shop::open_with(|args| {
+        args.set("--sqs-endpoint", format!("http://{DOWN}")).set("--ses-endpoint", format!("http://{DOWN}"));
+    })
+    .await;
+    everything_works(&shop).await;
+    shop.close().await;
+}
+
+async fn everything_works(shop: &Shop) {
+    let token = shop.customer().await;
+    let id = shop.order(&token, Some("k"), DOCUMENTED_ORDER).await.json()["orderId"].as_str().unwrap().to_owned();
+    let again = shop.order(&token, Some("k"), DOCUMENTED_ORDER).await;
+    assert_eq!((again.json()["orderId"].as_str(), again.header("idempotency-replayed")), (Some(id.as_str()), "true"));
+    let started = tokio::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(shop.get(&format!("/orders/{id}"), &token).await.json()["status"], "Pending");
+        assert_eq!(shop.get(&format!("/products/{MOUSE}"), "").await.status, 200);
+        assert_eq!(shop.get("/products", "").await.status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "60 reads took {:?}", started.elapsed());
+    let staff = shop.staff().await;
+    let body = json!({ "name": "Mouse", "description": "", "price": 1 });
+    assert_eq!(shop.put(&format!("/products/{MOUSE}"), &staff, &body).await.status, 200);
+    assert_eq!(shop.get(&format!("/products/{MOUSE}"), "").await.json()["price"], 1);
+}
+
+#[tokio::test]
+async fn without_mongodb_the_service_starts_is_not_ready_and_says_try_again() {
+    let shop = Shop::open_with(|args| {
+        args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=200"));
+    })
+    .await;
+    let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("mongodb"), "{ready:?}");
+    assert_eq!(shop.get("//health", "").await.status, 200);
+    let answer = shop.login("ann@example.com", PASSWORD).await;
+    assert_eq!(answer.problem(), (503, "unavailable".into()));
+    assert!(!answer.header("retry-after").is_empty());
+    assert!(!answer.text.to_lowercase().contains("mongo"), "nothing of the inside: {answer:?}");
+    assert_eq!(shop.get("/products", "").await.problem(), (503, "unavailable".into()));
+    shop.shutdown.drain();
+    assert!(shop.shutdown.wait(Duration::from_secs(20)).await);
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_cut_off() {
+    let shop = Shop::open_with(|args| {
+        args.set("--request-timeout-seconds", "1")
+            .set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=10000"));
+    })
+    .await;
+    let answer = send(shop.request(Method::GET, "/products")).await;
+    assert_eq!(answer.problem(), (503, "timeout".into()));
+    shop.shutdown.drain();
+    shop.shutdown.wait(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_or_a_bad_keys_file_is_named() {
+    let shop = Shop::open().await;
+    let start = |args: crate::shop::Args| {
+        app::start(args.config(), Surroundings { clock: Clock::system(), shutdown: Shutdown::manual() })
+    };
+    let mut taken = shop.args.clone();
+    taken.set("--http-addr", shop.base.trim_start_matches("http://"));
+    let error = start(taken).await.unwrap_err();
+    assert!(matches!(error, StartError::Http(_)) && error.to_string().contains("SHOP_HTTP_ADDR"), "{error}");
+    let mut missing = shop.args.clone();
+    missing.set("--auth-keys-file", "/no/such/file");
+    let error = start(missing).await.unwrap_err().to_string();
+    assert!(error.contains("/no/such/file") && error.contains("SHOP_AUTH_KEYS_FILE"), "{error}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn migrating_twice_is_harmless() {
+    let shop = Shop::open().await;
+    let config = shop.args.config();
+    for _ in 0..2 {
+        app::migrate(&config.store, Duration::from_secs(10)).await.unwrap();
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn migrating_waits_for_mongodb_but_not_for_ever() {
+    let shop = Shop::open().await;
+    let mut args = shop.args.clone();
+    args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=100"));
+    let (started, patience) = (tokio::time::Instant::now(), Duration::from_secs(4));
+    let error = app::migrate(&args.config().store, patience).await.unwrap_err().to_string();
+    assert!(error.contains("within 4 s") && error.contains("SHOP_MONGODB_URI"), "{error}");
+    assert!(started.elapsed() >= patience, "gave up after {:?}", started.elapsed());
+    shop.close().await;
+}

@@ -1,0 +1,137 @@
+//! Who may not call what, and the staff account that the configuration names.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::shop::{MOUSE, STAFF, Shop, bearer, eventually, send};
+
+const UNKNOWN: &str = "0123456789abcdef01234567";
+
+/// Every route for staff, with what staff get for a request that is well-formed.
+fn staff_routes() -> [(Method, String, Value, u16); 5] {
+    let product = json!({ "name": "Chair", "description": "To sit", "price": 10 });
+    let adjustment = json!({ "location": "pune", "reason": "delivery", "lines": [{ "productId": MOUSE, "delta": 1 }] });
+    [
+        (Method::POST, "/products".into(), product.clone(), 201),
+        (Method::PUT, format!("/products/{UNKNOWN}"), product, 201),
+        (Method::POST, "/inventory/adjustments".into(), adjustment, 202),
+        (Method::GET, format!("/inventory/adjustments/{UNKNOWN}"), Value::Null, 404),
+        (Method::GET, "/inventory/movements".into(), Value::Null, 200),
+    ]
+}
+
+/// Every route for anyone who is signed in.
+fn signed_in_routes() -> [(Method, String); 5] {
+    [
+        (Method::GET, "/auth/me".into()),
+        (Method::POST, "/orders".into()),
+        (Method::GET, "/orders".into()),
+        (Method::GET, format!("/orders/{UNKNOWN}")),
+        (Method::POST, format!("/orders/{UNKNOWN}/cancel")),
+    ]
+}
+
+#[tokio::test]
+async fn staff_routes_are_for_staff() {
+    let shop = Shop::open().await;
+    let (customer, staff) = (shop.customer().await, shop.staff().await);
+    for (method, path, body, for_staff) in staff_routes() {
+        let call = |token: &str| {
+            let request = bearer(shop.request(method.clone(), &path), token);
+            send(if body.is_null() { request } else { request.json(&body) })
+        };
+        assert_eq!(call("").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
+        assert_eq!(call("nonsense").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
+        assert_eq!(call(&customer).await.problem(), (403, "forbidden".into()), "{method} {path}");
+        assert_eq!(call(&staff).await.status, for_staff, "{method} {path}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_role_is_checked_before_the_body() {
+    let shop = Shop::open().await;
+    let customer = shop.customer().await;
+    let request = |token: &str| bearer(shop.request(Method::POST, "/products"), token).body("{");
+    assert_eq!(send(request("")).await.problem(), (401, "unauthenticated".into()));
+    assert_eq!(send(request(&customer)).await.problem(), (403, "forbidden".into()));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn personal_routes_need_a_token() {
+    let shop = Shop::open().await;
+    for (method, path) in signed_in_routes() {
+        let answer = send(shop.request(method.clone(), &path)).await;
+        assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{method} {path}");
+    }
+    shop.close().await;
+}
+
+/// Every operation of the document is in one of the tables, or open to anyone.
+#[test]
+fn the_tables_are_complete() {
+    let open = [
+        "post /auth/register",
+        "post /auth/login",
+        "post /auth/refresh-token",
+        "post /auth/logout",
+        "get /auth/logout",
+        "get /products",
+        "get /products/{id}",
+        "get /health",
+    ];
+    let listed = staff_routes().into_iter().map(|(method, path, ..)| (method, path)).chain(signed_in_routes());
+    let listed: Vec<_> = listed
+        .map(|(method, path)| format!("{} {}", method.as_str().to_lowercase(), path.replace(UNKNOWN, "{}")))
+        .collect();
+    let document = serde_json::to_value(shop_api::router::document()).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in ["get", "put", "post", "delete", "patch"].iter().filter(|method| item.get(method).is_some()) {
+            let name = format!("{method} {}", path.trim_start_matches("/api/v1"));
+            let generic = name.replace("{id}", "{}").replace("{orderId}", "{}");
+            assert!(open.contains(&name.as_str()) || listed.contains(&generic), "{name} is in no table");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_configured_password_wins_and_ends_sessions() {
+    let shop = Shop::open().await;
+    let token = shop.staff().await;
+    // The same password again: sessions go on.
+    shop.replica(|_| {}).await;
+    assert_eq!(shop.get("/inventory/movements", &token).await.status, 200);
+    // Another password.
+    shop.replica(|args| {
+        args.set("--staff-password", "a new password");
+    })
+    .await;
+    eventually("the new password", || async {
+        Some(shop.login(STAFF.0, "a new password").await).filter(|answer| answer.status == 200)
+    })
+    .await;
+    assert_eq!(shop.login(STAFF.0, STAFF.1).await.status, 401);
+    eventually("the old session to end", || async {
+        Some(shop.get("/inventory/movements", &token).await).filter(|answer| answer.status == 401)
+    })
+    .await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_customer_whom_the_configuration_names_becomes_staff() {
+    let shop = Shop::open().await;
+    shop.register("boss@example.com").await;
+    shop.replica(|args| {
+        args.set("--staff-email", "Boss@example.com").set("--staff-password", "boss password");
+    })
+    .await;
+    let login = eventually("the new role", || async {
+        Some(shop.login("boss@example.com", "boss password").await).filter(|answer| answer.status == 200)
+    })
+    .await;
+    let token = login.json()["accessToken"].as_str().unwrap().to_owned();
+    assert_eq!(shop.get("/auth/me", &token).await.json()["role"], "staff");
+    shop.close().await;
+}

@@ -1,0 +1,126 @@
+//! Mails on their way to the mail service.
+
+use std::num::NonZeroU32;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use shop_api::mailer::{self, MailerDeps, Sender};
+use shop_domain::{
+    id::{OrderId, OutboxId},
+    order::Status,
+};
+use shop_harness::{Shop, bits, eventually, with_shop};
+use shop_runtime::{
+    aws::{self, Service},
+    clock::Clock,
+    metrics::Metrics,
+    shutdown::Shutdown,
+};
+use shop_store::{
+    orders::Settlement,
+    outbox::{MailKind, OutboxEntry, OutboxKind},
+};
+
+async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> MailerDeps {
+    MailerDeps {
+        outbox: shop.store.outbox.clone(),
+        leases: shop.store.leases.clone(),
+        ses: aws::ses(ses).await,
+        sender: Sender::new("Xhipment", "shop@example.org"),
+        per_second: NonZeroU32::MIN.saturating_add(99),
+        clock: clock.clone(),
+        shutdown: Shutdown::manual(),
+        metrics: Metrics::default(),
+    }
+}
+
+/// An order whose confirmation is owed.
+async fn confirmed(shop: &Shop, now: Timestamp) -> anyhow::Result<OrderId> {
+    let product = shop.stocked(1).await?;
+    let id = shop.place(&[(&product, 1)], now).await?;
+    let entry = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::ConfirmationMail, now);
+    let settlement = Settlement {
+        id: id.clone(),
+        from: Status::Pending,
+        to: Status::Processed,
+        reason: None,
+        shortages: Vec::new(),
+        outbox: vec![entry],
+        at: now,
+    };
+    assert!(shop.store.orders.settle(&settlement).await?);
+    Ok(id)
+}
+
+/// The mails that the mail service has about an order.
+async fn delivered(shop: &Shop, id: &OrderId) -> anyhow::Result<Vec<Value>> {
+    let store: Value = reqwest::get(format!("{}/store", shop.servers.ses_endpoint)).await?.json().await?;
+    let all = store["emails"].as_array().cloned().unwrap_or_default();
+    Ok(all.into_iter().filter(|mail| mail["subject"].as_str().is_some_and(|text| text.contains(id.as_str()))).collect())
+}
+
+async fn mailed(shop: &Shop, id: &OrderId) -> anyhow::Result<()> {
+    eventually("the mail is recorded", async || {
+        let order = shop.order(id).await?;
+        let sent: Vec<_> = order.mails.iter().map(|sent| sent.kind).collect();
+        Ok((sent == [MailKind::Confirmation] && order.outbox.is_empty()).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_mail_is_sent_once_to_the_buyer_in_the_shops_name() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let clock = Clock::system();
+        let id = confirmed(&shop, clock.now()).await?;
+        // Two replicas: one of them sends.
+        let (one, other) = (deps(&shop, &clock, &shop.ses()).await, deps(&shop, &clock, &shop.ses()).await);
+        let shutdowns = [one.shutdown.clone(), other.shutdown.clone()];
+        mailer::spawn(one)?;
+        mailer::spawn(other)?;
+        mailed(&shop, &id).await?;
+
+        let mails = delivered(&shop, &id).await?;
+        assert_eq!(mails.len(), 1, "{mails:?}");
+        assert_eq!(mails[0]["destination"]["to"][0], "buyer@example.org");
+        assert_eq!(mails[0]["from"], "\"Xhipment\" <shop@example.org>");
+        assert!(mails[0]["body"]["text"].as_str().is_some_and(|text| text.contains("INR 1324.00")), "{mails:?}");
+        assert!(mails[0]["body"]["html"].as_str().is_some_and(|html| html.contains("<strong>")), "{mails:?}");
+        for shutdown in shutdowns {
+            shutdown.drain();
+            assert!(shutdown.wait(std::time::Duration::from_secs(10)).await);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_mail_waits_while_the_mail_service_is_away_and_goes_out_later() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000));
+        let id = confirmed(&shop, clock.now()).await?;
+        let away = Service { region: "ap-south-1".into(), endpoint: Some("http://127.0.0.1:1".into()) };
+        let first = deps(&shop, &clock, &away).await;
+        let shutdown = first.shutdown.clone();
+        mailer::spawn(first)?;
+        eventually("an attempt has failed", async || {
+            let order = shop.order(&id).await?;
+            let entry = order.outbox.first();
+            let retried = entry
+                .is_some_and(|entry| entry.attempts >= 1 && entry.due_at <= clock.now() + SignedDuration::from_secs(1));
+            Ok(retried.then_some(()))
+        })
+        .await?;
+        shutdown.drain();
+        assert!(shutdown.wait(std::time::Duration::from_secs(30)).await);
+        assert!(delivered(&shop, &id).await?.is_empty());
+
+        mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
+        clock.advance(SignedDuration::from_mins(1));
+        mailed(&shop, &id).await?;
+        assert_eq!(delivered(&shop, &id).await?.len(), 1);
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,37 @@
+{{- define "shop-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "shop-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "shop-operator.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "shop-operator.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "shop-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "shop-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "shop-operator.labels" -}}
+{{ include "shop-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "shop-operator.serviceAccountName" -}}
+{{- default (include "shop-operator.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{- /* The image of one part: (list $ "api") */ -}}
+{{- define "shop-operator.image" -}}
+{{- $root := index . 0 }}
+{{- $part := index . 1 }}
+{{- $images := $root.Values.images }}
+{{- get $images $part | default (printf "%s/%s:%s" $images.registry $part ($images.tag | default $root.Chart.AppVersion)) }}
+{{- end }}

@@ -1,0 +1,326 @@
+//! The harness of the tests on a whole cluster: each test gets a shop of its own, in a namespace, database and queue
+//! of its own, and leaves nothing behind. `cargo xtask test e2e` starts what it needs.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ObjectMeta, PostParams},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use shop_bench::{
+    client::{Account, Shop},
+    view::{Addresses, View},
+};
+use shop_operator::crd::ShopDeployment;
+
+/// The two products of the original's documented order, and their prices.
+pub const DOCUMENTED: [(&str, u32); 2] = [("67c8830b7ef1b848ac52ebec", 1324), ("67c8830b7ef1b848ac52ebee", 1500)];
+pub const LOCATION: &str = "bangalore";
+/// Longest wait for anything that a healthy cluster does within seconds.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+const STAFF: (&str, &str) = ("staff@example.com", "a staff password");
+
+/// Where the servers are, for the tests and for the pods; set by `cargo xtask test e2e`.
+#[derive(Debug, Clone)]
+struct Servers {
+    ingress: String,
+    ses: String,
+    sqs: String,
+    mongodb: String,
+    pods_mongodb: String,
+    pods_redis: String,
+    pods_sqs: String,
+    pods_ses: String,
+}
+
+impl Servers {
+    fn from_env() -> Result<Self> {
+        Ok(Self {
+            ingress: variable("SHOP_TEST_INGRESS_URL")?,
+            ses: variable("SHOP_TEST_SES_ENDPOINT")?,
+            sqs: variable("SHOP_TEST_SQS_ENDPOINT")?,
+            mongodb: variable("SHOP_TEST_MONGODB_URI")?,
+            pods_mongodb: variable("SHOP_TEST_CLUSTER_MONGODB_URI")?,
+            pods_redis: variable("SHOP_TEST_CLUSTER_REDIS_URL")?,
+            pods_sqs: variable("SHOP_TEST_CLUSTER_SQS_ENDPOINT")?,
+            pods_ses: variable("SHOP_TEST_CLUSTER_SES_ENDPOINT")?,
+        })
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness has no config.rs; this is the one place that reads the environment"
+)]
+fn variable(name: &str) -> Result<String> {
+    std::env::var(name)
+        .with_context(|| format!("{name} is not set: run `cargo xtask test e2e`, which starts what the tests need"))
+}
+
+/// A shop under test.
+pub struct Tested {
+    pub client: Client,
+    pub namespace: String,
+    pub shop: Shop,
+    servers: Servers,
+}
+
+/// Runs a test with a shop that is Ready and has the two documented products, `stock` units of each.
+/// Afterwards, also when it failed, everything of it is removed.
+pub fn with_shop<F, T>(stock: i64, change: impl FnOnce(&mut Value), test: F)
+where
+    F: FnOnce(Arc<Tested>) -> T,
+    T: Future<Output = Result<()>>,
+{
+    in_namespace(|tested| async move {
+        tested.create_shop(change).await?;
+        tested.ready().await?;
+        tested.seed(stock).await?;
+        test(tested).await
+    });
+}
+
+/// Runs a test in a namespace with the Secrets of a shop, but no shop yet.
+pub fn in_namespace<F, T>(test: F)
+where
+    F: FnOnce(Arc<Tested>) -> T,
+    T: Future<Output = Result<()>>,
+{
+    shop_runtime::install_tls_provider();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let tested = Arc::new(Tested::new().await.expect("a namespace for the test"));
+        let outcome = AssertUnwindSafe(test(tested.clone())).catch_unwind().await;
+        if !matches!(outcome, Ok(Ok(()))) {
+            eprintln!("{}", tested.describe().await);
+        }
+        let cleaned = tested.clean_up().await;
+        match outcome {
+            Ok(outcome) => outcome.expect("the test"),
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        }
+        cleaned.expect("cleaning up");
+    });
+}
+
+impl Tested {
+    async fn new() -> Result<Self> {
+        let servers = Servers::from_env()?;
+        let client = Client::try_default().await.context("no Kubernetes: run `cargo xtask test e2e`")?;
+        let namespace = format!("xhipment-e2e-{}", shop_runtime::ids::random_hex::<4>()?);
+        let labels = [("app.kubernetes.io/part-of".to_owned(), "xhipment-e2e".to_owned())].into();
+        let metadata = ObjectMeta { name: Some(namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
+        let object = Namespace { metadata, ..Namespace::default() };
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
+        let shop = Shop::new(&servers.ingress, Some(&host(&namespace)))?;
+        let tested = Self { client, namespace, shop, servers };
+        for (name, data) in tested.secrets() {
+            tested.create_secret(name, data).await?;
+        }
+        Ok(tested)
+    }
+
+    fn secrets(&self) -> [(&'static str, Value); 4] {
+        [
+            ("mongodb", json!({"uri": self.servers.pods_mongodb})),
+            ("redis", json!({"url": self.servers.pods_redis})),
+            ("aws", json!({"accessKeyId": "local", "secretAccessKey": "local"})),
+            ("staff", json!({"email": STAFF.0, "password": STAFF.1})),
+        ]
+    }
+
+    /// Creates one of the Secrets that the shop refers to.
+    pub async fn create_secret(&self, name: &str, data: Value) -> Result<()> {
+        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "stringData": data}))?;
+        self.api::<Secret>().create(&PostParams::default(), &secret).await?;
+        Ok(())
+    }
+
+    /// The Secret of this name as a new test namespace has it.
+    pub async fn restore_secret(&self, name: &str) -> Result<()> {
+        let (name, data) = self.secrets().into_iter().find(|(known, _)| *known == name).context("no such Secret")?;
+        self.create_secret(name, data).await
+    }
+
+    /// Objects of one kind in the test's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The sample shop, moved into the test's namespace, database and queue; `change` may alter it first.
+    pub fn sample(&self, change: impl FnOnce(&mut Value)) -> Result<Value> {
+        let mut shop: Value = serde_yaml::from_str(include_str!("../../sample/shop.yaml"))?;
+        shop["metadata"]["namespace"] = json!(self.namespace);
+        let spec = &mut shop["spec"];
+        spec["mongodb"]["uriSecretRef"] = json!({"name": "mongodb"});
+        spec["mongodb"]["database"] = json!(self.database());
+        spec["redis"]["urlSecretRef"] = json!({"name": "redis"});
+        spec["aws"] = json!({"credentialsSecretRef": {"name": "aws"}});
+        spec["auth"]["staffSecretRef"] = json!({"name": "staff"});
+        spec["queue"]["name"] = json!(self.database());
+        spec["queue"]["endpoint"] = json!(self.servers.pods_sqs);
+        spec["mail"]["endpoint"] = json!(self.servers.pods_ses);
+        spec["api"]["ingress"]["host"] = json!(host(&self.namespace));
+        change(&mut shop);
+        Ok(shop)
+    }
+
+    pub async fn create_shop(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let shop: ShopDeployment = serde_json::from_value(self.sample(change)?)?;
+        self.api::<ShopDeployment>().create(&PostParams::default(), &shop).await?;
+        Ok(())
+    }
+
+    /// Name of the shop's database and queue.
+    pub fn database(&self) -> String {
+        self.namespace.replace("xhipment-", "")
+    }
+
+    pub async fn deployment(&self) -> Result<ShopDeployment> {
+        Ok(self.api::<ShopDeployment>().get("demo").await?)
+    }
+
+    /// Waits until the condition has the status.
+    pub async fn condition(&self, kind: &str, status: &str) -> Result<String> {
+        self.eventually(&format!("{kind} is not {status}"), || async {
+            let shop = self.deployment().await?;
+            let conditions = shop.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+            let found = conditions
+                .into_iter()
+                .find(|c| c.type_ == kind && c.status == status && c.observed_generation == shop.metadata.generation);
+            Ok(found.map(|condition| format!("{}: {}", condition.reason, condition.message)))
+        })
+        .await
+    }
+
+    /// Waits until the shop is Ready and answers through the ingress.
+    pub async fn ready(&self) -> Result<()> {
+        self.condition("Ready", "True").await?;
+        self.eventually("the ingress does not answer", || async {
+            let answer = self.shop.request(Method::GET, "/health", None).send().await?;
+            Ok(answer.status().is_success().then_some(()))
+        })
+        .await
+    }
+
+    /// The documented products, `stock` units of each at [`LOCATION`].
+    pub async fn seed(&self, stock: i64) -> Result<()> {
+        let staff = self.staff().await?;
+        for (id, price) in DOCUMENTED {
+            let body = json!({"name": format!("Product {price}"), "description": "a sample", "price": price});
+            let path = format!("/api/v1/products/{id}");
+            let answer = self.shop.request(Method::PUT, &path, Some(&staff)).json(&body).send().await?;
+            ensure!(answer.status().is_success(), "PUT product answered {}: {}", answer.status(), answer.text().await?);
+        }
+        let lines: Vec<_> = DOCUMENTED.iter().map(|(id, _)| json!({"productId": id, "delta": stock})).collect();
+        let body = json!({"location": LOCATION, "reason": "first delivery", "lines": lines});
+        let path = "/api/v1/inventory/adjustments";
+        let answer = self.shop.request(Method::POST, path, Some(&staff)).json(&body).send().await?;
+        ensure!(answer.status().as_u16() == 202, "adjustment answered {}: {}", answer.status(), answer.text().await?);
+        self.eventually("the stock does not arrive", || async {
+            let product = self.shop.product(DOCUMENTED[1].0).await?;
+            Ok((product.available_at(LOCATION) == stock).then_some(()))
+        })
+        .await
+    }
+
+    pub async fn staff(&self) -> Result<Account> {
+        self.shop.login(STAFF.0, STAFF.1).await
+    }
+
+    pub async fn customer(&self, name: &str) -> Result<Account> {
+        self.shop.customer(&self.address(name), "correct horse").await
+    }
+
+    /// A customer's address, unlike that of any other test.
+    pub fn address(&self, name: &str) -> String {
+        format!("{name}@{}.example.com", self.database())
+    }
+
+    /// The mails that the mail service holds for this address.
+    pub async fn mails_to(&self, address: &str) -> Result<Vec<Value>> {
+        let store: Value = reqwest::get(format!("{}/store", self.servers.ses)).await?.json().await?;
+        let all = store["emails"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().filter(|mail| mail["destination"].to_string().contains(address)).collect())
+    }
+
+    pub async fn view(&self) -> Result<View> {
+        View::open(&Addresses {
+            namespace: self.namespace.clone(),
+            name: "demo".to_owned(),
+            mongodb_uri: self.servers.mongodb.clone().into(),
+            database: self.database(),
+            sqs_endpoint: Some(self.servers.sqs.clone()),
+            queue_url: format!("{}/000000000000/{}", self.servers.sqs, self.database()),
+            region: "ap-south-1".to_owned(),
+        })
+        .await
+    }
+
+    /// The queues whose names begin with the shop's.
+    pub async fn queues(&self) -> Result<Vec<String>> {
+        let service =
+            shop_runtime::aws::Service { region: "ap-south-1".to_owned(), endpoint: Some(self.servers.sqs.clone()) };
+        let sqs = shop_runtime::aws::sqs(&service).await;
+        let answer = sqs.list_queues().queue_name_prefix(self.database()).send().await?;
+        Ok(answer.queue_urls.unwrap_or_default())
+    }
+
+    /// Asks until there is an answer, at most [`PATIENCE`]; a failed question counts as no answer yet.
+    pub async fn eventually<T, A: Future<Output = Result<Option<T>>>>(
+        &self,
+        otherwise: &str,
+        ask: impl Fn() -> A,
+    ) -> Result<T> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let answer = ask().await;
+            match answer {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) | Err(_) if tokio::time::Instant::now() < deadline => {}
+                Ok(None) => bail!("{otherwise} after {} s", PATIENCE.as_secs()),
+                Err(error) => return Err(error.context(format!("{otherwise} after {} s", PATIENCE.as_secs()))),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Removes the shop, its namespace and its database.
+    async fn clean_up(&self) -> Result<()> {
+        let shops = self.api::<ShopDeployment>();
+        for shop in shops.list(&kube::api::ListParams::default()).await? {
+            shops.delete(&shop.name_any(), &DeleteParams::default()).await?;
+        }
+        self.eventually("the shop is still there", || async {
+            Ok(shops.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
+        Api::<Namespace>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await?;
+        self.view().await?.store.drop_database().await?;
+        Ok(())
+    }
+
+    /// What a failed test leaves in the log: the shop's status and its pods.
+    async fn describe(&self) -> String {
+        let status = self.deployment().await.map(|shop| serde_json::to_string_pretty(&shop.status).unwrap_or_default());
+        let pods = self.api::<k8s_openapi::api::core::v1::Pod>().list(&kube::api::ListParams::default()).await;
+        let pods = pods.map(|pods| {
+            pods.iter().map(|pod| format!("{} {:?}", pod.name_any(), pod.status)).collect::<Vec<_>>().join("\n")
+        });
+        format!("shop in {}: {}\npods: {}", self.namespace, status.unwrap_or_default(), pods.unwrap_or_default())
+    }
+}
+
+fn host(namespace: &str) -> String {
+    format!("{namespace}.localhost")
+}

@@ -1,0 +1,196 @@
+//! The books of the shop, read for an audit: what was ordered, moved and mailed must add up.
+//! Reads whole collections; for checks and demonstrations, never on a request's path.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+use mongodb::{
+    Collection, Database,
+    bson::{Document, doc},
+};
+use serde::Deserialize;
+use shop_domain::{
+    order::Status,
+    stock::{Stock, StockKey},
+};
+
+use crate::{
+    StoreError,
+    orders::{self, Restock},
+    stock::{self, StockRow},
+};
+
+/// The sums of the books at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Books {
+    pub orders: BTreeMap<&'static str, u64>,
+    /// Units in stock per row.
+    pub stock: Stock,
+    /// Sum of the ledger per row.
+    pub ledger: Stock,
+    /// Units that orders took and have not given back, per row, by the orders themselves.
+    pub sold_by_orders: Stock,
+    /// The same by the ledger.
+    pub sold_by_ledger: Stock,
+    pub mails_sent: u64,
+    pub mails_waiting: u64,
+    /// Orders whose message was delivered more than once.
+    pub redelivered: u64,
+}
+
+impl Books {
+    /// Mails that the orders' final states call for: one per state.
+    pub fn mails_owed(&self) -> u64 {
+        ["Processed", "Failed", "Cancelled"].iter().filter_map(|status| self.orders.get(status)).sum()
+    }
+
+    /// Everything that does not add up, as sentences; empty when the books are right.
+    /// Exact only while nothing is in flight.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        compare(&mut faults, ("stock", &self.stock), ("the ledger", &self.ledger));
+        compare(
+            &mut faults,
+            ("sold by the orders", &self.sold_by_orders),
+            ("sold by the ledger", &self.sold_by_ledger),
+        );
+        faults.extend(
+            self.stock.iter().filter(|(_, level)| **level < 0).map(|(row, n)| format!("{row} has {n} in stock")),
+        );
+        let (owed, sent, waiting) = (self.mails_owed(), self.mails_sent, self.mails_waiting);
+        if owed != sent + waiting {
+            faults.push(format!("{owed} mails are owed, but {sent} were sent and {waiting} wait"));
+        }
+        faults
+    }
+}
+
+fn compare(faults: &mut Vec<String>, (left, a): (&str, &Stock), (right, b): (&str, &Stock)) {
+    let rows: std::collections::BTreeSet<&StockKey> = a.keys().chain(b.keys()).collect();
+    for row in rows {
+        let (x, y) = (a.get(row).copied().unwrap_or(0), b.get(row).copied().unwrap_or(0));
+        if x != y {
+            faults.push(format!("{row}: {x} {left}, but {y} by {right}"));
+        }
+    }
+}
+
+/// Reads the books.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    orders: Collection<Document>,
+    rows: Collection<StockRow>,
+    movements: Collection<Document>,
+}
+
+impl Audit {
+    pub(crate) fn new(database: &Database) -> Self {
+        Self {
+            orders: database.collection(orders::COLLECTION),
+            rows: database.collection(stock::COLLECTION),
+            movements: database.collection(stock::MOVEMENTS),
+        }
+    }
+
+    pub async fn read(&self) -> Result<Books, StoreError> {
+        let mut books = Books {
+            stock: self.rows.find(doc! {}).await?.map_ok(StockRow::into_level).try_collect().await?,
+            ledger: self.moved(doc! {}, 1).await?,
+            sold_by_ledger: self.moved(doc! { "cause": { "$in": ["Order", "Cancel"] } }, -1).await?,
+            sold_by_orders: self.sold().await?,
+            ..Books::default()
+        };
+        for status in Status::ALL {
+            let count = self.orders.count_documents(doc! { "status": status.as_str() }).await?;
+            books.orders.insert(status.as_str(), count);
+        }
+        books.redelivered = self.orders.count_documents(doc! { "deliveries": { "$gt": 1 } }).await?;
+        (books.mails_sent, books.mails_waiting) = self.mails().await?;
+        Ok(books)
+    }
+
+    /// `sign` · sum of the movements that match, per row.
+    async fn moved(&self, filter: Document, sign: i64) -> Result<Stock, StoreError> {
+        let group = doc! { "$group": {
+            "_id": { "productId": "$productId", "location": "$location" },
+            "stock": { "$sum": { "$multiply": ["$delta", sign] } },
+            "productId": { "$first": "$productId" },
+            "location": { "$first": "$location" },
+        } };
+        self.sums(&self.movements, vec![doc! { "$match": filter }, group]).await
+    }
+
+    async fn sold(&self) -> Result<Stock, StoreError> {
+        let holds = doc! { "$or": [{ "status": "Processed" }, { "restock": format!("{:?}", Restock::Owed) }] };
+        let group = doc! { "$group": {
+            "_id": { "productId": "$lines.productId", "location": "$location" },
+            "stock": { "$sum": "$lines.quantity" },
+            "productId": { "$first": "$lines.productId" },
+            "location": { "$first": "$location" },
+        } };
+        self.sums(&self.orders, vec![doc! { "$match": holds }, doc! { "$unwind": "$lines" }, group]).await
+    }
+
+    async fn sums(&self, of: &Collection<Document>, pipeline: Vec<Document>) -> Result<Stock, StoreError> {
+        let sums = of.aggregate(pipeline).with_type::<StockRow>().await?;
+        Ok(sums.map_ok(StockRow::into_level).try_collect().await?)
+    }
+
+    /// Mails sent and mails waiting.
+    async fn mails(&self) -> Result<(u64, u64), StoreError> {
+        #[derive(Deserialize)]
+        struct Sums {
+            sent: i64,
+            waiting: i64,
+        }
+        let is_mail = doc! { "$filter": {
+            "input": { "$ifNull": ["$outbox", []] }, "as": "entry",
+            "cond": { "$in": ["$$entry.kind", ["ConfirmationMail", "FailureMail", "CancellationMail"]] },
+        } };
+        let group = doc! { "$group": {
+            "_id": null,
+            "sent": { "$sum": { "$size": { "$ifNull": ["$mails", []] } } },
+            "waiting": { "$sum": { "$size": is_mail } },
+        } };
+        let mut sums = self.orders.aggregate([group]).with_type::<Sums>().await?;
+        let sums = sums.try_next().await?;
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        Ok(sums.map_or((0, 0), |sums| (count(sums.sent), count(sums.waiting))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(stock: i64) -> Stock {
+        Stock::from([(
+            StockKey { product: "67c8830b7ef1b848ac52ebec".parse().unwrap(), location: "bangalore".parse().unwrap() },
+            stock,
+        )])
+    }
+
+    #[test]
+    fn right_books_have_no_fault_and_every_wrong_one_is_named() {
+        let right = Books {
+            orders: BTreeMap::from([("Processed", 2), ("Failed", 1), ("Pending", 7)]),
+            stock: row(5),
+            ledger: row(5),
+            sold_by_orders: row(3),
+            sold_by_ledger: row(3),
+            mails_sent: 2,
+            mails_waiting: 1,
+            redelivered: 0,
+        };
+        assert_eq!(right.faults(), Vec::<String>::new());
+        let wrong = [
+            Books { stock: row(6), ..right.clone() },
+            Books { stock: row(-1), ledger: row(-1), ..right.clone() },
+            Books { sold_by_ledger: Stock::new(), ..right.clone() },
+            Books { mails_sent: 1, ..right.clone() },
+        ];
+        for books in wrong {
+            assert_eq!(books.faults().len(), 1, "{:?}", books.faults());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! MongoDB and Redis: one file per collection, methods named by intent, every query of the shop.
+//! Decides nothing: time, ids and decisions come in as arguments.
+
+pub mod adjustments;
+pub mod audit;
+mod bulk;
+pub mod catalogue_cache;
+pub mod client;
+mod dates;
+pub mod error;
+pub mod leases;
+mod migrate;
+pub mod movements;
+pub mod offers;
+pub mod order_cache;
+pub mod orders;
+pub mod outbox;
+pub mod products;
+pub mod redis_link;
+pub mod sessions;
+pub mod stock;
+pub mod transaction;
+pub mod unfinished;
+pub mod users;
+
+pub use client::Store;
+pub use error::StoreError;

@@ -1,0 +1,67 @@
+//! The status cache in Redis: order views for readers who poll. Optional at run time: any failure is a miss.
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::Script;
+use shop_domain::id::OrderId;
+
+use crate::{orders::OrderView, redis_link::RedisLink};
+
+/// How long an order that waits is worth keeping, and one that is decided.
+const PENDING_TTL: Duration = Duration::from_secs(2);
+const SETTLED_TTL: Duration = Duration::from_secs(300);
+
+/// Sets the value unless a newer version is there: KEYS[1]; ARGV version, value, milliseconds to live.
+/// The value is stored as `version:value`.
+static SET_IF_NEWER: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local old = redis.call('GET', KEYS[1])
+if old then
+  local version = tonumber(string.match(old, '^(%d+):'))
+  if version and version >= tonumber(ARGV[1]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
+return 1
+",
+    )
+});
+
+/// The cache of one shop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct OrderCache(Option<RedisLink>);
+
+impl OrderCache {
+    /// A cache without Redis: every read is a miss.
+    pub fn disabled() -> Self {
+        Self(None)
+    }
+
+    pub fn new(link: RedisLink) -> Self {
+        Self(Some(link))
+    }
+
+    /// The cached order. The caller must compare its owner with the asker.
+    pub async fn get(&self, id: &OrderId) -> Option<OrderView> {
+        let link = self.0.as_ref()?;
+        let mut connection = link.connection();
+        let command = redis::cmd("GET").arg(key(link, id)).to_owned();
+        let value: Option<String> = link.attempt(command.query_async(&mut connection)).await?;
+        serde_json::from_str(value?.split_once(':')?.1).ok()
+    }
+
+    /// Keeps the order unless this or a newer version of it is there.
+    pub async fn put(&self, order: &OrderView) {
+        let Some(link) = self.0.as_ref() else { return };
+        let Ok(json) = serde_json::to_string(order) else { return };
+        let ttl = if order.status.is_settled() { SETTLED_TTL } else { PENDING_TTL };
+        let mut connection = link.connection();
+        let mut invocation = SET_IF_NEWER.key(key(link, &order.id));
+        invocation.arg(order.version).arg(json).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let _stored: Option<i64> = link.attempt(invocation.invoke_async(&mut connection)).await;
+    }
+}
+
+fn key(link: &RedisLink, id: &OrderId) -> String {
+    link.key(&format!("order:{id}"))
+}

@@ -1,0 +1,275 @@
+//! The order as it is stored, and the part of it that may be shown and cached. Times are whole milliseconds.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shop_domain::{
+    catalogue::Location,
+    id::{ClaimId, OrderId, OutboxId, UserId},
+    money::{Currency, Money},
+    order::{OrderLine, Status},
+    stock::{Demand, Shortage},
+};
+
+use crate::{
+    dates,
+    outbox::{MailKind, OutboxEntry},
+};
+
+/// An e-mail address that cannot be logged by accident.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BuyerEmail(String);
+
+impl BuyerEmail {
+    pub fn new(address: impl Into<String>) -> Self {
+        Self(address.into())
+    }
+
+    /// The address itself: only for the sender of mails.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BuyerEmail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[e-mail]")
+    }
+}
+
+/// Why an order failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Some lines could not be served; see the order's shortages.
+    OutOfStock,
+    /// The worker gave up after the queue's last delivery.
+    ProcessingFailed,
+    /// The buyer or staff cancelled.
+    Cancelled,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OutOfStock => "out_of_stock",
+            Self::ProcessingFailed => "processing_failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One step of an order's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    pub status: Status,
+    #[serde(with = "dates")]
+    pub at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// The key under which a user may repeat a request, and a digest of the body it came with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Idempotency {
+    pub key: String,
+    pub body_hash: String,
+}
+
+/// A mail that the mail service took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SentMail {
+    pub kind: MailKind,
+    #[serde(with = "dates")]
+    pub sent_at: Timestamp,
+}
+
+/// How often forgotten work was put on the outbox again, and when it may be next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sweeps {
+    pub count: u32,
+    #[serde(with = "dates")]
+    pub next_at: Timestamp,
+}
+
+/// Whether a cancelled order's stock is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restock {
+    Owed,
+    Done,
+}
+
+/// An order as stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderDocument {
+    #[serde(rename = "_id")]
+    pub id: OrderId,
+    pub user_id: UserId,
+    pub email: BuyerEmail,
+    pub location: Location,
+    pub lines: Vec<OrderLine>,
+    pub total: Money,
+    pub currency: Currency,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Shortage>,
+    pub history: Vec<HistoryEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+    /// 1 when accepted, one more with each change of status.
+    pub version: i64,
+    #[serde(default)]
+    pub outbox: Vec<OutboxEntry>,
+    #[serde(default)]
+    pub mails: Vec<SentMail>,
+    #[serde(with = "dates")]
+    pub created_at: Timestamp,
+    #[serde(with = "dates")]
+    pub updated_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweeps: Option<Sweeps>,
+    /// The sweeper has given up: staff must look.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stuck: bool,
+    /// Set when a processed order is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restock: Option<Restock>,
+    /// How often the order's message was delivered, where that was more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<u32>,
+}
+
+/// What an accepted order is made of. `entry` and `claim` are random; `claim` lets the acceptor send the message itself.
+#[derive(Debug, Clone)]
+pub struct NewOrderDocument {
+    pub id: OrderId,
+    pub user_id: UserId,
+    pub email: BuyerEmail,
+    pub location: Location,
+    pub lines: Vec<OrderLine>,
+    pub total: Money,
+    pub currency: Currency,
+    pub idempotency: Option<Idempotency>,
+    pub entry: OutboxId,
+    pub claim: ClaimId,
+    pub now: Timestamp,
+}
+
+/// A decision about one order: the status it was decided from, the one it gets, and what goes with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    pub id: OrderId,
+    pub from: Status,
+    pub to: Status,
+    pub reason: Option<Reason>,
+    pub shortages: Vec<Shortage>,
+    pub outbox: Vec<OutboxEntry>,
+    pub at: Timestamp,
+}
+
+/// What an owner or staff may see of an order, and what the status cache holds. No address, no outbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderView {
+    pub id: OrderId,
+    pub user_id: UserId,
+    pub location: Location,
+    pub lines: Vec<OrderLine>,
+    pub total: Money,
+    pub currency: Currency,
+    pub status: Status,
+    pub reason: Option<Reason>,
+    pub shortages: Vec<Shortage>,
+    pub history: Vec<ViewedStep>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A [`HistoryEntry`] with its time as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewedStep {
+    pub status: Status,
+    pub at: Timestamp,
+    pub reason: Option<Reason>,
+}
+
+impl OrderDocument {
+    /// What of the order may be shown.
+    pub fn view(&self) -> OrderView {
+        let step = |entry: &HistoryEntry| ViewedStep { status: entry.status, at: entry.at, reason: entry.reason };
+        OrderView {
+            id: self.id.clone(),
+            user_id: self.user_id.clone(),
+            location: self.location.clone(),
+            lines: self.lines.clone(),
+            total: self.total,
+            currency: self.currency,
+            status: self.status,
+            reason: self.reason,
+            shortages: self.shortages.clone(),
+            history: self.history.iter().map(step).collect(),
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+
+    /// The units that the order needs.
+    pub fn demand(&self) -> Demand {
+        Demand {
+            order_id: self.id.clone(),
+            location: self.location.clone(),
+            lines: self.lines.iter().map(|line| (line.product_id.clone(), line.quantity)).collect(),
+        }
+    }
+
+    /// The order as it is after `settlement` was written.
+    #[must_use]
+    pub fn settled(mut self, settlement: &Settlement) -> Self {
+        let at = dates::whole_millis(settlement.at);
+        self.status = settlement.to;
+        self.reason = settlement.reason.or(self.reason);
+        self.shortages.clone_from(&settlement.shortages);
+        self.history.push(HistoryEntry { status: settlement.to, at, reason: settlement.reason });
+        self.outbox.extend_from_slice(&settlement.outbox);
+        self.version += 1;
+        self.updated_at = at;
+        self
+    }
+}
+
+pub(super) fn pending(new: &NewOrderDocument) -> OrderDocument {
+    let now = dates::whole_millis(new.now);
+    OrderDocument {
+        id: new.id.clone(),
+        user_id: new.user_id.clone(),
+        email: new.email.clone(),
+        location: new.location.clone(),
+        lines: new.lines.clone(),
+        total: new.total,
+        currency: new.currency,
+        status: Status::Pending,
+        reason: None,
+        shortages: Vec::new(),
+        history: vec![HistoryEntry { status: Status::Pending, at: now, reason: None }],
+        idempotency: new.idempotency.clone(),
+        version: 1,
+        outbox: vec![super::placed_entry(new)],
+        mails: Vec::new(),
+        created_at: now,
+        updated_at: now,
+        sweeps: None,
+        stuck: false,
+        restock: None,
+        deliveries: None,
+    }
+}

@@ -1,0 +1,316 @@
+//! The outboxes inside `orders` and `adjustments`: what still has to be sent, claimed and removed entry by entry.
+//! An entry is removed only by its own id and claim, so a late clear can never erase a newer one.
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use mongodb::{
+    Collection, Database, IndexModel,
+    bson::{Bson, Document, doc},
+    options::IndexOptions,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shop_domain::{
+    id::{ClaimId, OrderId, OutboxId},
+    message::Message,
+};
+
+use crate::{
+    StoreError, adjustments, bulk, dates,
+    orders::{self, OrderDocument},
+};
+
+/// What an entry asks for: a queue message or a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OutboxKind {
+    OrderPlaced,
+    OrderCancelled,
+    StockAdjusted,
+    ConfirmationMail,
+    FailureMail,
+    CancellationMail,
+}
+
+/// The mails of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MailKind {
+    Confirmation,
+    Failure,
+    Cancellation,
+}
+
+impl From<MailKind> for OutboxKind {
+    fn from(kind: MailKind) -> Self {
+        match kind {
+            MailKind::Confirmation => Self::ConfirmationMail,
+            MailKind::Failure => Self::FailureMail,
+            MailKind::Cancellation => Self::CancellationMail,
+        }
+    }
+}
+
+impl OutboxKind {
+    fn mail(self) -> Option<MailKind> {
+        match self {
+            Self::ConfirmationMail => Some(MailKind::Confirmation),
+            Self::FailureMail => Some(MailKind::Failure),
+            Self::CancellationMail => Some(MailKind::Cancellation),
+            Self::OrderPlaced | Self::OrderCancelled | Self::StockAdjusted => None,
+        }
+    }
+
+    fn message(self, document: &str) -> Option<Message> {
+        match self {
+            Self::OrderPlaced => document.parse().ok().map(|order_id| Message::OrderPlaced { order_id }),
+            Self::OrderCancelled => document.parse().ok().map(|order_id| Message::OrderCancelled { order_id }),
+            Self::StockAdjusted => document.parse().ok().map(|adjustment_id| Message::StockAdjusted { adjustment_id }),
+            Self::ConfirmationMail | Self::FailureMail | Self::CancellationMail => None,
+        }
+    }
+}
+
+/// One thing to send. Whoever holds `claim` owns it until `due_at`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxEntry {
+    pub id: OutboxId,
+    pub kind: OutboxKind,
+    #[serde(with = "dates")]
+    pub due_at: Timestamp,
+    /// How often it was taken for sending.
+    pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimId>,
+}
+
+impl OutboxEntry {
+    /// An entry that anyone may take at once.
+    pub fn due(id: OutboxId, kind: OutboxKind, now: Timestamp) -> Self {
+        Self { id, kind, due_at: dates::whole_millis(now), attempts: 0, claim: None }
+    }
+}
+
+/// A claimed entry that goes to the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingSend {
+    pub message: Message,
+    pub entry: OutboxId,
+    pub claim: ClaimId,
+    pub attempts: u32,
+}
+
+impl PendingSend {
+    pub(crate) fn placed(order_id: OrderId, entry: OutboxId, claim: ClaimId) -> Self {
+        Self { message: Message::OrderPlaced { order_id }, entry, claim, attempts: 1 }
+    }
+}
+
+/// A claimed entry that becomes a mail, with the order it is about.
+#[derive(Debug, Clone)]
+pub struct PendingMail {
+    pub order: OrderDocument,
+    pub kind: MailKind,
+    pub entry: OutboxId,
+    pub claim: ClaimId,
+    pub attempts: u32,
+}
+
+/// One taking of due entries.
+#[derive(Debug, Clone)]
+pub struct Taking {
+    /// Fresh random bits for each taking.
+    pub claim: ClaimId,
+    pub now: Timestamp,
+    /// Until when nobody else takes them.
+    pub until: Timestamp,
+    /// At most so many documents are looked at.
+    pub limit: i64,
+}
+
+/// All outboxes of the shop.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    database: Database,
+}
+
+const SENDS: [&str; 3] = ["OrderPlaced", "OrderCancelled", "StockAdjusted"];
+const MAILS: [&str; 3] = ["ConfirmationMail", "FailureMail", "CancellationMail"];
+
+#[derive(Deserialize)]
+struct Holder {
+    #[serde(rename = "_id")]
+    id: String,
+    outbox: Vec<OutboxEntry>,
+}
+
+impl Outbox {
+    pub(crate) fn new(database: &Database) -> Self {
+        Self { database: database.clone() }
+    }
+
+    /// Takes overdue queue entries of orders and adjustments, oldest first.
+    pub async fn take_sends(&self, taking: &Taking) -> Result<Vec<PendingSend>, StoreError> {
+        let mut sends = Vec::new();
+        for collection in [orders::COLLECTION, adjustments::COLLECTION] {
+            let holders: Vec<Holder> = self.take(collection, &SENDS, taking).await?;
+            for holder in holders {
+                let taken = holder.outbox.into_iter().filter(|entry| entry.claim.as_ref() == Some(&taking.claim));
+                sends.extend(taken.filter_map(|entry| {
+                    let message = entry.kind.message(&holder.id)?;
+                    Some(PendingSend {
+                        message,
+                        entry: entry.id,
+                        claim: taking.claim.clone(),
+                        attempts: entry.attempts,
+                    })
+                }));
+            }
+        }
+        Ok(sends)
+    }
+
+    /// Takes due mail entries of orders, oldest first.
+    pub async fn take_mails(&self, taking: &Taking) -> Result<Vec<PendingMail>, StoreError> {
+        let orders: Vec<OrderDocument> = self.take(orders::COLLECTION, &MAILS, taking).await?;
+        let mut mails = Vec::with_capacity(orders.len());
+        for order in orders {
+            let taken = order.outbox.iter().filter(|entry| entry.claim.as_ref() == Some(&taking.claim));
+            let taken: Vec<_> = taken.filter_map(|entry| Some((entry.kind.mail()?, entry.clone()))).collect();
+            mails.extend(taken.into_iter().map(|(kind, entry)| PendingMail {
+                order: order.clone(),
+                kind,
+                entry: entry.id,
+                claim: taking.claim.clone(),
+                attempts: entry.attempts,
+            }));
+        }
+        Ok(mails)
+    }
+
+    /// Removes entries that the queue took. Returns how many were still ours to remove.
+    pub async fn remove(&self, sent: &[PendingSend]) -> Result<u64, StoreError> {
+        self.change(sent, |send| doc! { "$pull": { "outbox": own(&send.entry, &send.claim) } }).await
+    }
+
+    /// Leaves entries that could not be sent until `due_at`.
+    pub async fn postpone(&self, unsent: &[PendingSend], due_at: Timestamp) -> Result<u64, StoreError> {
+        self.change(unsent, |_| doc! { "$set": { "outbox.$.dueAt": dates::bson(due_at) } }).await
+    }
+
+    /// Removes a mail's entry and records the sending. False when it was no longer ours.
+    pub async fn record_mailed(&self, mail: &PendingMail, now: Timestamp) -> Result<bool, StoreError> {
+        let kind = match mail.kind {
+            MailKind::Confirmation => "Confirmation",
+            MailKind::Failure => "Failure",
+            MailKind::Cancellation => "Cancellation",
+        };
+        let change = doc! {
+            "$pull": { "outbox": own(&mail.entry, &mail.claim) },
+            "$push": { "mails": { "kind": kind, "sentAt": dates::bson(now) } },
+        };
+        self.change_mail(mail, change).await
+    }
+
+    /// Leaves a mail that could not be sent until `due_at`. False when it was no longer ours.
+    pub async fn postpone_mail(&self, mail: &PendingMail, due_at: Timestamp) -> Result<bool, StoreError> {
+        self.change_mail(mail, doc! { "$set": { "outbox.$.dueAt": dates::bson(due_at) } }).await
+    }
+
+    async fn change_mail(&self, mail: &PendingMail, change: Document) -> Result<bool, StoreError> {
+        let update = bulk::update(ours(mail.order.id.as_str(), &mail.entry, &mail.claim), change);
+        Ok(bulk::run(&self.database, orders::COLLECTION, vec![update]).await? == 1)
+    }
+
+    async fn change(
+        &self,
+        sends: &[PendingSend],
+        change: impl Fn(&PendingSend) -> Document,
+    ) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        for collection in [orders::COLLECTION, adjustments::COLLECTION] {
+            let updates = sends
+                .iter()
+                .filter(|send| collection_of(&send.message) == collection)
+                .map(|send| bulk::update(ours(send.message.group(), &send.entry, &send.claim), change(send)))
+                .collect();
+            changed += bulk::run(&self.database, collection, updates).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Marks due entries of `kinds` with the claim, each only if it is still as it was seen, and reads the marked ones.
+    async fn take<D: DeserializeOwned + Send + Sync>(
+        &self,
+        collection: &str,
+        kinds: &[&str],
+        taking: &Taking,
+    ) -> Result<Vec<D>, StoreError> {
+        let now = dates::bson(taking.now);
+        let kinds: Vec<&str> = kinds.to_vec();
+        let due = doc! { "outbox": { "$elemMatch": { "kind": { "$in": &kinds }, "dueAt": { "$lte": now } } } };
+        let holders: Vec<Holder> = self
+            .collection(collection)
+            .find(due)
+            .projection(doc! { "outbox": 1 })
+            .sort(doc! { "outbox.dueAt": 1 })
+            .limit(taking.limit)
+            .await?
+            .try_collect()
+            .await?;
+        let marks = holders.iter().flat_map(|holder| marks(holder, &kinds, taking)).collect::<Vec<_>>();
+        if marks.is_empty() || bulk::run(&self.database, collection, marks).await? == 0 {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Bson> = holders.into_iter().map(|holder| holder.id.into()).collect();
+        let marked = doc! { "_id": { "$in": ids }, "outbox.claim": taking.claim.as_str() };
+        Ok(self.collection(collection).find(marked).await?.try_collect().await?)
+    }
+
+    fn collection<D: Send + Sync>(&self, name: &str) -> Collection<D> {
+        self.database.collection(name)
+    }
+}
+
+fn marks<'a>(holder: &'a Holder, kinds: &'a [&str], taking: &'a Taking) -> impl Iterator<Item = bulk::Update> + 'a {
+    let due =
+        holder.outbox.iter().filter(move |entry| entry.due_at <= taking.now && kinds.contains(&kind_name(entry.kind)));
+    due.map(move |entry| {
+        let seen = doc! { "id": entry.id.as_str(), "dueAt": dates::bson(entry.due_at) };
+        let change = doc! {
+            "$set": { "outbox.$.claim": taking.claim.as_str(), "outbox.$.dueAt": dates::bson(taking.until) },
+            "$inc": { "outbox.$.attempts": 1 },
+        };
+        bulk::update(doc! { "_id": &holder.id, "outbox": { "$elemMatch": seen } }, change)
+    })
+}
+
+fn kind_name(kind: OutboxKind) -> &'static str {
+    match kind {
+        OutboxKind::OrderPlaced => "OrderPlaced",
+        OutboxKind::OrderCancelled => "OrderCancelled",
+        OutboxKind::StockAdjusted => "StockAdjusted",
+        OutboxKind::ConfirmationMail => "ConfirmationMail",
+        OutboxKind::FailureMail => "FailureMail",
+        OutboxKind::CancellationMail => "CancellationMail",
+    }
+}
+
+fn collection_of(message: &Message) -> &'static str {
+    match message {
+        Message::OrderPlaced { .. } | Message::OrderCancelled { .. } => orders::COLLECTION,
+        Message::StockAdjusted { .. } => adjustments::COLLECTION,
+    }
+}
+
+fn own(entry: &OutboxId, claim: &ClaimId) -> Document {
+    doc! { "id": entry.as_str(), "claim": claim.as_str() }
+}
+
+fn ours(document: &str, entry: &OutboxId, claim: &ClaimId) -> Document {
+    doc! { "_id": document, "outbox": { "$elemMatch": own(entry, claim) } }
+}
+
+/// Finds due entries; documents with nothing to send are not in it.
+pub(crate) fn index() -> IndexModel {
+    let sparse = IndexOptions::builder().sparse(true).build();
+    IndexModel::builder().keys(doc! { "outbox.dueAt": 1 }).options(sparse).build()
+}

@@ -1,0 +1,86 @@
+//! The `users` collection: accounts. Never decides who may sign in.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use mongodb::{
+    Collection, Database, IndexModel,
+    bson::doc,
+    options::{IndexOptions, ReturnDocument},
+};
+use serde::{Deserialize, Serialize};
+use shop_domain::{account::Role, id::UserId};
+
+use crate::{StoreError, dates};
+
+pub(crate) const COLLECTION: &str = "users";
+
+/// An account. `email` is normalised; `password_hash` is a PHC string.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    #[serde(rename = "_id")]
+    pub id: UserId,
+    pub email: String,
+    pub password_hash: String,
+    pub role: Role,
+    #[serde(with = "dates")]
+    pub created_at: Timestamp,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "User({}, {})", self.id, self.role.as_str())
+    }
+}
+
+/// The accounts of the shop.
+#[derive(Debug, Clone)]
+pub struct Users {
+    collection: Collection<User>,
+}
+
+impl Users {
+    pub(crate) fn new(database: &Database) -> Self {
+        Self { collection: database.collection(COLLECTION) }
+    }
+
+    /// Stores a new account. `Duplicate` when the address is taken.
+    pub async fn create(&self, user: &User) -> Result<(), StoreError> {
+        self.collection.insert_one(user).await?;
+        Ok(())
+    }
+
+    pub async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
+        Ok(self.collection.find_one(doc! { "_id": id.as_str() }).await?)
+    }
+
+    /// The account with this normalised address.
+    pub async fn find_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
+        Ok(self.collection.find_one(doc! { "email": email }).await?)
+    }
+
+    /// Replaces a password's hash, unless it is no longer the one that was read.
+    pub async fn replace_hash(&self, user: &User, hash: &str) -> Result<(), StoreError> {
+        let unchanged = doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash };
+        self.collection.update_one(unchanged, doc! { "$set": { "passwordHash": hash } }).await?;
+        Ok(())
+    }
+
+    /// Makes the account with this address a staff account with this password; makes it where there is none.
+    /// `Duplicate` when another replica made it at the same moment: call again.
+    pub async fn put_staff(&self, account: &User) -> Result<User, StoreError> {
+        let change = doc! {
+            "$set": { "role": Role::Staff.as_str(), "passwordHash": &account.password_hash },
+            "$setOnInsert": { "_id": account.id.as_str(), "createdAt": dates::bson(account.created_at) },
+        };
+        let put = self.collection.find_one_and_update(doc! { "email": &account.email }, change);
+        let put = put.upsert(true).return_document(ReturnDocument::After).await?;
+        Ok(put.unwrap_or_else(|| account.clone()))
+    }
+
+    pub(crate) fn indexes() -> Vec<IndexModel> {
+        let unique = IndexOptions::builder().unique(true).build();
+        vec![IndexModel::builder().keys(doc! { "email": 1 }).options(unique).build()]
+    }
+}

@@ -1,0 +1,9 @@
+//! The store against real servers: what each method promises, also when others are faster.
+
+mod cache;
+mod leases;
+mod offers;
+mod orders;
+mod outbox;
+mod stock;
+mod unfinished;

@@ -1,0 +1,138 @@
+//! Taking and removing outbox entries: nobody takes what another holds, and nobody removes what is not theirs.
+
+use jiff::{SignedDuration, Timestamp};
+use shop_domain::{
+    id::{ClaimId, OutboxId},
+    message::Message,
+    order::Status,
+};
+use shop_harness::{Shop, bits, with_shop};
+use shop_store::{
+    orders::{NewOrderDocument, Settlement},
+    outbox::{MailKind, OutboxEntry, OutboxKind, PendingSend, Taking},
+};
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000)
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+fn taking(at: Timestamp) -> anyhow::Result<Taking> {
+    Ok(Taking { claim: ClaimId::from_bits(bits()?), now: at, until: at + SignedDuration::from_secs(30), limit: 100 })
+}
+
+async fn accepted(shop: &Shop) -> anyhow::Result<(NewOrderDocument, PendingSend)> {
+    let product = shop.stocked(1).await?;
+    let new = shop.new_order(&[(&product, 1)], now())?;
+    let send = shop.store.orders.accept(&new).await?.send;
+    Ok((new, send))
+}
+
+#[tokio::test]
+async fn an_entry_is_the_acceptors_until_its_lease_is_over() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (new, mine) = accepted(&shop).await?;
+        let outbox = &shop.store.outbox;
+        assert!(outbox.take_sends(&taking(later(4))?).await?.is_empty());
+
+        let taken = outbox.take_sends(&taking(later(5))?).await?;
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].message, Message::OrderPlaced { order_id: new.id.clone() });
+        assert_eq!((&taken[0].entry, taken[0].attempts), (&new.entry, 2));
+        // The acceptor comes late: the entry is no longer its to remove.
+        assert_eq!(outbox.remove(&[mine]).await?, 0);
+        assert_eq!(shop.order(&new.id).await?.outbox.len(), 1);
+        // Nor is it anyone's until the new lease is over.
+        assert!(outbox.take_sends(&taking(later(34))?).await?.is_empty());
+        assert_eq!(outbox.remove(&taken).await?, 1);
+        assert!(shop.order(&new.id).await?.outbox.is_empty());
+        assert!(outbox.take_sends(&taking(later(1_000))?).await?.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_late_clear_leaves_a_newer_entry_alone() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (new, mine) = accepted(&shop).await?;
+        let newer = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::FailureMail, now());
+        let (id, from, to) = (new.id.clone(), Status::Pending, Status::Failed);
+        let outbox = vec![newer.clone()];
+        let settlement = Settlement { id, from, to, reason: None, shortages: Vec::new(), outbox, at: now() };
+        assert!(shop.store.orders.settle(&settlement).await?);
+
+        assert_eq!(shop.store.outbox.remove(std::slice::from_ref(&mine)).await?, 1);
+        assert_eq!(shop.store.outbox.remove(&[mine]).await?, 0);
+        assert_eq!(shop.order(&new.id).await?.outbox, [newer]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_takers_never_take_the_same_entry() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(1).await?;
+        for _ in 0..40 {
+            shop.store.orders.accept(&shop.new_order(&[(&product, 1)], now())?).await?;
+        }
+        shop.adjust_unsent(&[(&product, 1)], now()).await?;
+        let at = later(10);
+        let takings = [taking(at)?, taking(at)?, taking(at)?];
+        let [a, b, c] = takings.each_ref().map(|taking| shop.store.outbox.take_sends(taking));
+        let (a, b, c) = tokio::join!(a, b, c);
+        let mut entries: Vec<_> = [a?, b?, c?].concat().into_iter().map(|send| send.entry).collect();
+        entries.sort_unstable();
+        let all = entries.len();
+        entries.dedup();
+        assert_eq!((entries.len(), all), (41, 41));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_postponed_entry_waits() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (_, mine) = accepted(&shop).await?;
+        let outbox = &shop.store.outbox;
+        assert_eq!(outbox.postpone(&[mine], later(60)).await?, 1);
+        assert!(outbox.take_sends(&taking(later(59))?).await?.is_empty());
+        assert_eq!(outbox.take_sends(&taking(later(60))?).await?.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_mail_is_taken_apart_from_messages_and_recorded_when_sent() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (new, _) = accepted(&shop).await?;
+        let mail = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::ConfirmationMail, now());
+        let (id, from, to) = (new.id.clone(), Status::Pending, Status::Processed);
+        let settlement =
+            Settlement { id, from, to, reason: None, shortages: Vec::new(), outbox: vec![mail.clone()], at: now() };
+        shop.store.orders.settle(&settlement).await?;
+
+        let outbox = &shop.store.outbox;
+        let mails = outbox.take_mails(&taking(later(100))?).await?;
+        assert_eq!(mails.len(), 1);
+        assert_eq!((mails[0].kind, &mails[0].entry, &mails[0].order.id), (MailKind::Confirmation, &mail.id, &new.id));
+        assert_eq!(mails[0].order.email.expose(), "buyer@example.org");
+        assert!(outbox.record_mailed(&mails[0], later(101)).await?);
+        assert!(!outbox.record_mailed(&mails[0], later(102)).await?);
+        let order = shop.order(&new.id).await?;
+        assert_eq!(
+            order.mails.iter().map(|sent| (sent.kind, sent.sent_at)).collect::<Vec<_>>(),
+            [(MailKind::Confirmation, later(101))]
+        );
+        // The message to the queue is still there.
+        assert_eq!(order.outbox.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [OutboxKind::OrderPlaced]);
+        Ok(())
+    })
+    .await
+}

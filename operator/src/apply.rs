@@ -1,0 +1,232 @@
+//! Puts what was built into the cluster: server-side apply, in a fixed order, and only where something differs.
+//! Decides nothing beyond the order.
+
+use std::{collections::BTreeSet, fmt::Debug, hash::Hash, marker::PhantomData};
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    runtime::{events::EventType, reflector::Store},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    build::{Applied, Prepared, Resources},
+    contained::contained,
+    context::{Context, cached},
+    crd::ShopDeployment,
+    names,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{kind} {name} exists and is not this shop's: delete or rename it, or give the shop another name")]
+    NameTaken { kind: &'static str, name: String },
+    #[error("cannot apply {kind} {name}")]
+    Refused {
+        kind: &'static str,
+        name: String,
+        #[source]
+        source: kube::Error,
+    },
+    #[error("cannot delete {kind} {name}, which is no longer wanted")]
+    NotPruned {
+        kind: &'static str,
+        name: String,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl ApplyError {
+    pub fn is_forbidden(&self) -> bool {
+        match self {
+            Self::NameTaken { .. } => false,
+            Self::Refused { source, .. } | Self::NotPruned { source, .. } => {
+                matches!(source, kube::Error::Api(status) if status.is_forbidden())
+            }
+        }
+    }
+}
+
+/// A kind of object that shops consist of.
+pub trait Part:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    const KIND: &'static str;
+}
+
+macro_rules! parts {
+    ($($kind:ty),*) => {
+        $(impl Part for $kind {
+            const KIND: &'static str = <$kind as k8s_openapi::Resource>::KIND;
+        })*
+    };
+}
+parts!(
+    k8s_openapi::api::apps::v1::Deployment,
+    k8s_openapi::api::core::v1::ConfigMap,
+    k8s_openapi::api::core::v1::Service,
+    k8s_openapi::api::core::v1::ServiceAccount,
+    k8s_openapi::api::networking::v1::Ingress,
+    k8s_openapi::api::networking::v1::NetworkPolicy,
+    k8s_openapi::api::policy::v1::PodDisruptionBudget
+);
+
+/// Configuration first, then the api, then the worker; then what is no longer wanted goes.
+pub async fn apply(
+    ctx: &Context,
+    shop: &ShopDeployment,
+    wanted: Resources<Prepared>,
+) -> Result<Resources<Applied>, ApplyError> {
+    // Without `..`: a new kind of object cannot be forgotten here.
+    let Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage: _ } =
+        wanted;
+    let (applier, s) = (Applier { ctx, shop }, &ctx.stores);
+    let service_accounts = applier.all(&s.service_accounts, service_accounts).await?;
+    let config_maps = applier.all(&s.config_maps, config_maps).await?;
+    let network_policies = applier.all(&s.network_policies, network_policies).await?;
+    let api = applier.one(&s.deployments, api).await?;
+    let service = applier.one(&s.services, service).await?;
+    let ingress = applier.all(&s.ingresses, ingress.into_iter().collect()).await?.pop();
+    let worker = applier.one(&s.deployments, worker).await?;
+    let budgets = applier.all(&s.budgets, budgets).await?;
+
+    applier.prune(&s.network_policies, &network_policies).await?;
+    applier.prune(&s.ingresses, ingress.as_slice()).await?;
+    applier.prune(&s.deployments, &[api.clone(), worker.clone()]).await?;
+    applier.prune(&s.services, std::slice::from_ref(&service)).await?;
+    applier.prune(&s.config_maps, &config_maps).await?;
+    applier.prune(&s.service_accounts, &service_accounts).await?;
+    applier.prune(&s.budgets, &budgets).await?;
+    let stage = PhantomData;
+    Ok(Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage })
+}
+
+struct Applier<'a> {
+    ctx: &'a Context,
+    shop: &'a ShopDeployment,
+}
+
+impl Applier<'_> {
+    async fn all<K: Part>(&self, store: &Store<K>, wanted: Vec<K>) -> Result<Vec<K>, ApplyError>
+    where
+        K::DynamicType: Eq + Hash + Clone,
+    {
+        let mut applied = Vec::with_capacity(wanted.len());
+        for object in wanted {
+            applied.push(self.one(store, object).await?);
+        }
+        Ok(applied)
+    }
+
+    async fn one<K: Part>(&self, store: &Store<K>, wanted: K) -> Result<K, ApplyError> {
+        let name = wanted.name_any();
+        let live = cached(store, &self.namespace(), &name);
+        if let Some(live) = live.as_deref() {
+            if !self.owns(live) {
+                return Err(ApplyError::NameTaken { kind: K::KIND, name });
+            }
+            // One that is going comes back by the event of its end.
+            if live.meta().deletion_timestamp.is_some() || is_contained(&wanted, live) {
+                return Ok(live.clone());
+            }
+        }
+        let api: Api<K> = self.ctx.api(&self.namespace());
+        let mut applied = patch(&api, &wanted).await;
+        if live.is_some() && matches!(&applied, Err(kube::Error::Api(status)) if status.is_invalid()) {
+            applied = replace_lists(&api, &wanted).await;
+        }
+        let outcome = match (&applied, &live) {
+            (Err(_), _) => "failed",
+            (Ok(_), None) => "created",
+            (Ok(_), Some(_)) => "changed",
+        };
+        self.ctx.metrics.write(K::KIND, outcome);
+        let applied = applied.map_err(|source| ApplyError::Refused { kind: K::KIND, name: name.clone(), source })?;
+        tracing::info!(shop = %self.shop.name_any(), namespace = %self.namespace(), kind = K::KIND, name, outcome, "applied");
+        if let Some(live) = live.as_deref() {
+            self.tell_taken_back(&wanted, live).await;
+        }
+        Ok(applied)
+    }
+
+    async fn prune<K: Part>(&self, store: &Store<K>, kept: &[K]) -> Result<(), ApplyError> {
+        let kept: BTreeSet<_> = kept.iter().map(ResourceExt::name_any).collect();
+        let namespace = self.namespace();
+        let stale = store.state_filter(|live| {
+            live.namespace().as_deref() == Some(&namespace)
+                && live.labels().get(names::MANAGED_BY).is_some_and(|by| by == names::MANAGER)
+                && self.owns(live)
+                && live.meta().deletion_timestamp.is_none()
+                && !kept.contains(&live.name_any())
+        });
+        let api: Api<K> = self.ctx.api(&namespace);
+        for live in stale {
+            let name = live.name_any();
+            let same = Preconditions { uid: live.uid(), resource_version: None };
+            let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+            match api.delete(&name, &params).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+                Err(source) => return Err(ApplyError::NotPruned { kind: K::KIND, name, source }),
+                Ok(_) => self.ctx.metrics.write(K::KIND, "deleted"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the manager whose change of one of our fields was undone.
+    async fn tell_taken_back<K: Part>(&self, wanted: &K, live: &K) {
+        if wanted.annotations().get(names::BUILT) != live.annotations().get(names::BUILT) {
+            return;
+        }
+        let others = live.managed_fields().iter().filter(|entry| {
+            let manager = entry.manager.as_deref();
+            entry.subresource.is_none() && manager != Some(names::MANAGER) && manager != Some(names::SCALER)
+        });
+        let Some(last) = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)) else { return };
+        let who = last.manager.as_deref().unwrap_or("someone");
+        let note = format!(
+            "{} {}: what {who} changed is set back; change the ShopDeployment in its place, or set spec.paused",
+            K::KIND,
+            live.name_any()
+        );
+        self.ctx.event(self.shop, EventType::Warning, "FieldTakenBack", note).await;
+    }
+
+    fn owns<K: Part>(&self, live: &K) -> bool {
+        let uid = self.shop.uid().unwrap_or_default();
+        live.owner_references().iter().any(|owner| owner.uid == uid)
+    }
+
+    fn namespace(&self) -> String {
+        self.shop.namespace().unwrap_or_default()
+    }
+}
+
+async fn patch<K: Part>(api: &Api<K>, wanted: &K) -> Result<K, kube::Error> {
+    api.patch(&wanted.name_any(), &PatchParams::apply(names::MANAGER).force(), &Patch::Apply(wanted)).await
+}
+
+/// Server-side apply leaves other managers' list items alone, also those that make ours invalid (two ports of one name).
+/// A merge patch replaces whole lists; then the apply goes through.
+async fn replace_lists<K: Part>(api: &Api<K>, wanted: &K) -> Result<K, kube::Error> {
+    let params = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(&wanted.name_any(), &params, &Patch::Merge(wanted)).await?;
+    patch(api, wanted).await
+}
+
+fn is_contained<K: Part>(wanted: &K, live: &K) -> bool {
+    match (serde_json::to_value(wanted), serde_json::to_value(live)) {
+        (Ok(wanted), Ok(live)) => contained(&wanted, Some(&live)),
+        _ => false,
+    }
+}

@@ -1,0 +1,231 @@
+//! From what was found and done to conditions: pure, the one place that says what "ready" means.
+
+use crate::{
+    conditions::{Condition, Kind, Reason, Status},
+    crd::Mode,
+    rollout::{self, Rollout},
+    scale::{Limit, Pause, view::View},
+    validate::{Fault, Scaling},
+};
+use k8s_openapi::api::apps::v1::Deployment;
+
+/// What one pass over a shop came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Why the shop cannot be built; empty when it can.
+    pub faults: Vec<Fault>,
+    /// The first object that could not be put in place, and why.
+    pub failure: Option<Fault>,
+    pub api: Option<Deployment>,
+    pub worker: Option<Deployment>,
+    /// What the pods themselves complain about.
+    pub api_trouble: Option<String>,
+    pub worker_trouble: Option<String>,
+    pub queue: QueueHealth,
+    pub scaling: Option<Scaling>,
+    pub view: Option<View>,
+    /// Why a shop that is being deleted is still there.
+    pub deleting: Option<Fault>,
+    pub paused: bool,
+    pub suspended: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum QueueHealth {
+    #[default]
+    NotReadYet,
+    Readable,
+    Bad(Fault),
+}
+
+pub fn conditions(outcome: &Outcome) -> Vec<Condition> {
+    let config = config_valid(outcome);
+    let api = available(Kind::ApiAvailable, outcome, outcome.api.as_ref());
+    let worker = available(Kind::WorkerAvailable, outcome, outcome.worker.as_ref());
+    let queue = queue_readable(&outcome.queue);
+    let progressing = progressing(outcome);
+    let degraded = degraded(outcome, &[&config, &api, &worker, &queue]);
+    let ready = ready(outcome, &[&config, &progressing, &api, &worker]);
+    let paused = if outcome.paused {
+        Condition::new(Kind::Paused, Status::True, Reason::Paused, "spec.paused: changes are reported, none are made")
+    } else {
+        Condition::new(Kind::Paused, Status::False, Reason::NotPaused, "")
+    };
+    let active = scaling_active(outcome);
+    let limited = scaling_limited(outcome);
+    vec![ready, progressing, degraded, paused, config, api, worker, queue, active, limited]
+}
+
+fn config_valid(outcome: &Outcome) -> Condition {
+    let Some(first) = outcome.faults.first() else {
+        return Condition::new(Kind::ConfigValid, Status::True, Reason::Valid, "");
+    };
+    let messages: Vec<_> = outcome.faults.iter().map(|fault| fault.message.as_str()).collect();
+    Condition::new(Kind::ConfigValid, Status::False, first.reason, messages.join("; "))
+}
+
+fn available(kind: Kind, outcome: &Outcome, deployment: Option<&Deployment>) -> Condition {
+    let Some(deployment) = deployment else {
+        return Condition::new(kind, Status::False, Reason::NotBuilt, "there is no Deployment yet");
+    };
+    let rollout = rollout::of(deployment);
+    let trouble = if kind == Kind::ApiAvailable { &outcome.api_trouble } else { &outcome.worker_trouble };
+    match rollout {
+        Rollout { desired: 0, .. } if outcome.suspended => {
+            let status = if kind == Kind::ApiAvailable { Status::False } else { Status::True };
+            Condition::new(kind, status, Reason::Suspended, "spec.suspended: there are no pods")
+        }
+        Rollout { desired: 0, .. } => {
+            Condition::new(kind, Status::True, Reason::ScaledToZero, "no pods are needed now")
+        }
+        _ if kind == Kind::WorkerAvailable && wakes(outcome) => {
+            Condition::new(kind, Status::True, Reason::Available, "waking from zero")
+        }
+        // How many of how many is in the columns: a message that counts would be news at every pod.
+        rollout if rollout.is_available() || rollout.available > 0 => {
+            Condition::new(kind, Status::True, Reason::Available, trouble.clone().unwrap_or_default())
+        }
+        rollout => {
+            let reason = if rollout.deadline_exceeded { Reason::RolloutFailed } else { Reason::NotAvailable };
+            let why = trouble.clone().unwrap_or_else(|| "no pod is ready yet".to_owned());
+            Condition::new(kind, Status::False, reason, why)
+        }
+    }
+}
+
+fn queue_readable(queue: &QueueHealth) -> Condition {
+    let kind = Kind::QueueReadable;
+    match queue {
+        QueueHealth::NotReadYet => Condition::new(kind, Status::Unknown, Reason::NotReadYet, ""),
+        QueueHealth::Readable => Condition::new(kind, Status::True, Reason::Readable, ""),
+        QueueHealth::Bad(fault) => Condition::new(kind, Status::False, fault.reason, &fault.message),
+    }
+}
+
+/// The worker comes from zero, where it was by choice: nothing is wrong while its first pod starts.
+fn wakes(outcome: &Outcome) -> bool {
+    let at_zero_by_choice = outcome.scaling.as_ref().is_some_and(|scaling| scaling.min == 0);
+    let rollout = outcome.worker.as_ref().map(rollout::of).unwrap_or_default();
+    let calm = outcome.worker_trouble.is_none() && !rollout.deadline_exceeded;
+    at_zero_by_choice && calm && rollout.available == 0 && rollout.updated == rollout.total
+}
+
+/// A rollout is under way while pods of an older template exist, or none serves yet. More or fewer pods are no rollout.
+fn is_rolling(deployment: &Deployment) -> bool {
+    let rollout = rollout::of(deployment);
+    let nothing_serves = rollout.desired > 0 && (rollout.available == 0 || rollout.updated == 0);
+    !rollout.observed || rollout.updated < rollout.total || nothing_serves
+}
+
+fn progressing(outcome: &Outcome) -> Condition {
+    let kind = Kind::Progressing;
+    let parts = [
+        ("api", outcome.api.as_ref(), &outcome.api_trouble),
+        ("worker", outcome.worker.as_ref(), &outcome.worker_trouble),
+    ];
+    for (name, deployment, trouble) in parts {
+        let Some(deployment) = deployment else { continue };
+        if !is_rolling(deployment) || (name == "worker" && wakes(outcome)) {
+            continue;
+        }
+        let why = trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
+        return if rollout::of(deployment).deadline_exceeded {
+            let advice = "pods that served before go on serving; correct the spec to try again";
+            Condition::new(
+                kind,
+                Status::False,
+                Reason::RolloutFailed,
+                format!("the {name} did not become ready{why}; {advice}"),
+            )
+        } else {
+            Condition::new(kind, Status::True, Reason::RolloutInProgress, format!("the {name} is rolling out{why}"))
+        };
+    }
+    if outcome.api.is_none() || outcome.worker.is_none() {
+        return Condition::new(kind, Status::False, Reason::NotBuilt, "");
+    }
+    Condition::new(kind, Status::False, Reason::RolloutComplete, "")
+}
+
+fn degraded(outcome: &Outcome, parts: &[&Condition]) -> Condition {
+    let kind = Kind::Degraded;
+    let fault = |fault: &Fault| Condition::new(kind, Status::True, fault.reason, &fault.message);
+    if let Some(stuck) = outcome.deleting.as_ref().filter(|fault| fault.reason != Reason::Deleting) {
+        return fault(stuck);
+    }
+    if let Some(failure) = &outcome.failure {
+        return fault(failure);
+    }
+    let failed = progressing(outcome);
+    if failed.reason == Reason::RolloutFailed {
+        return Condition::new(kind, Status::True, failed.reason, failed.message);
+    }
+    // A first start is no failure: that shows in Progressing, and after the deadline here.
+    let starting = failed.reason == Reason::RolloutInProgress;
+    let bad = parts.iter().find(|part| part.is_bad() && !(starting && part.reason == Reason::NotAvailable));
+    match bad {
+        Some(part) => Condition::new(kind, Status::True, part.reason, &part.message),
+        None => Condition::new(kind, Status::False, Reason::AllGood, ""),
+    }
+}
+
+fn ready(outcome: &Outcome, parts: &[&Condition]) -> Condition {
+    let no = |reason, message: &str| Condition::new(Kind::Ready, Status::False, reason, message);
+    if let Some(fault) = outcome.deleting.as_ref().or(outcome.failure.as_ref()) {
+        return no(fault.reason, &fault.message);
+    }
+    for part in parts {
+        let holds_up = if part.kind == Kind::Progressing {
+            matches!(part.reason, Reason::RolloutInProgress | Reason::RolloutFailed)
+        } else {
+            part.status != Status::True
+        };
+        if holds_up {
+            return no(part.reason, &part.message);
+        }
+    }
+    Condition::new(Kind::Ready, Status::True, Reason::AllGood, "")
+}
+
+fn scaling_active(outcome: &Outcome) -> Condition {
+    let kind = Kind::ScalingActive;
+    let Some(scaling) = &outcome.scaling else {
+        return Condition::new(kind, Status::Unknown, Reason::NotBuilt, "");
+    };
+    let no = |reason, message: &str| Condition::new(kind, Status::False, reason, message);
+    if scaling.suspended {
+        no(Reason::Suspended, "spec.suspended: there are no pods")
+    } else if scaling.mode == Mode::Manual {
+        no(Reason::ManualMode, "the number of workers is spec.worker.replicas")
+    } else if scaling.mode == Mode::Recommend {
+        no(Reason::RecommendMode, "status.autoscaling says what would be done")
+    } else if scaling.pause == Pause::All {
+        no(Reason::ScalingPaused, "paused by spec.paused or by annotation")
+    } else {
+        match &outcome.queue {
+            QueueHealth::Bad(fault) => no(fault.reason, "the number of workers is held until the queue can be read"),
+            QueueHealth::NotReadYet => Condition::new(kind, Status::Unknown, Reason::NotReadYet, ""),
+            QueueHealth::Readable => Condition::new(kind, Status::True, Reason::Scaling, ""),
+        }
+    }
+}
+
+fn scaling_limited(outcome: &Outcome) -> Condition {
+    let kind = Kind::ScalingLimited;
+    let decision = outcome.view.as_ref().and_then(|view| view.decision.as_ref());
+    match decision.and_then(|decision| decision.limit) {
+        Some(Limit::Max) => {
+            let message = "more workers would shorten the wait: raise worker.autoscaling.max";
+            Condition::new(kind, Status::True, Reason::MaxReached, message)
+        }
+        Some(Limit::TargetBelowStartup) => {
+            let message = "a worker takes longer to start than targetWaitSeconds: keep spare workers with \
+                           worker.autoscaling.min, or raise the target";
+            Condition::new(kind, Status::True, Reason::TargetUnreachable, message)
+        }
+        None => Condition::new(kind, Status::False, Reason::WithinLimits, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The api's objects: Deployment, Service, Ingress.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            ConfigMap, Container, PodSpec, SecretVolumeSource, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+        },
+        networking::v1::{
+            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
+            IngressSpec, IngressTLS, ServiceBackendPort,
+        },
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+use super::{
+    metadata,
+    pod::{self, Parts},
+};
+use crate::{
+    names::{self, Component},
+    validate::ValidatedShop,
+};
+
+pub const HTTP_PORT: i32 = 3000;
+const KEYS_PATH: &str = "/etc/xhipment/keys";
+/// On SIGTERM the api goes on answering for some seconds, with `Connection: close`. A preStop hook would only hide the signal.
+const GRACE_SECONDS: i64 = 30;
+
+pub fn deployment(shop: &ValidatedShop, config: &ConfigMap) -> Deployment {
+    let parts = Parts {
+        component: Component::Api,
+        config,
+        image: shop.api_image.clone(),
+        resources: pod::resources(&shop.spec.api.resources, ("50m", "64Mi"), ("2", "256Mi")),
+        pod: &shop.spec.api.pod,
+        extra_env: &shop.spec.api.env,
+        grace_seconds: GRACE_SECONDS,
+    };
+    let spec = PodSpec {
+        init_containers: Some(vec![migrate(shop, &parts)]),
+        containers: vec![serve(shop, &parts)],
+        volumes: Some(vec![keys_volume(shop)]),
+        ..PodSpec::default()
+    };
+    Deployment {
+        metadata: metadata(shop, Component::Api),
+        spec: DeploymentSpec {
+            // Left out, they are free for `kubectl scale` and for a HorizontalPodAutoscaler.
+            replicas: if shop.spec.suspended { Some(0) } else { shop.spec.api.replicas },
+            selector: LabelSelector {
+                match_labels: Some(Component::Api.selector(&shop.name)),
+                ..LabelSelector::default()
+            },
+            strategy: Some(rolling(IntOrString::Int(0))),
+            template: pod::template(shop, &parts, spec),
+            revision_history_limit: Some(3),
+            progress_deadline_seconds: Some(super::worker::PROGRESS_DEADLINE_SECONDS),
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    }
+}
+
+pub fn rolling(max_unavailable: IntOrString) -> DeploymentStrategy {
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(max_unavailable),
+        }),
+    }
+}
+
+fn serve(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
+    let mut container = pod::container(shop, parts);
+    container.ports.get_or_insert_default().insert(0, pod::port("http", HTTP_PORT));
+    with_keys(container)
+}
+
+/// Makes the indexes before the new version serves.
+fn migrate(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
+    let main = pod::container(shop, parts);
+    with_keys(Container {
+        name: "migrate".to_owned(),
+        args: Some(vec!["migrate".to_owned()]),
+        ports: None,
+        startup_probe: None,
+        readiness_probe: None,
+        liveness_probe: None,
+        ..main
+    })
+}
+
+fn with_keys(mut container: Container) -> Container {
+    let file = format!("{KEYS_PATH}/{}", names::KEYS_FILE);
+    container.env.get_or_insert_default().push(pod::plain("SHOP_AUTH_KEYS_FILE", &file));
+    container.volume_mounts = Some(vec![VolumeMount {
+        name: "keys".to_owned(),
+        mount_path: KEYS_PATH.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }]);
+    container
+}
+
+fn keys_volume(shop: &ValidatedShop) -> Volume {
+    Volume {
+        name: "keys".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(shop.keys_secret.clone()),
+            // The group is the pods' own.
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+pub fn service(shop: &ValidatedShop) -> Service {
+    Service {
+        metadata: metadata(shop, Component::Api),
+        spec: Some(ServiceSpec {
+            selector: Some(Component::Api.selector(&shop.name)),
+            ports: Some(vec![ServicePort {
+                name: Some("http".to_owned()),
+                port: 80,
+                target_port: Some(IntOrString::String("http".to_owned())),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+pub fn ingress(shop: &ValidatedShop) -> Option<Ingress> {
+    let wanted = &shop.spec.api.ingress;
+    if !wanted.enabled {
+        return None;
+    }
+    let backend = IngressBackend {
+        service: Some(IngressServiceBackend {
+            name: Component::Api.object_name(&shop.name),
+            port: Some(ServiceBackendPort { name: Some("http".to_owned()), number: None }),
+        }),
+        resource: None,
+    };
+    let path = HTTPIngressPath { backend, path: Some("/".to_owned()), path_type: "Prefix".to_owned() };
+    let tls = wanted.tls.as_ref().map(|tls| IngressTLS {
+        hosts: wanted.host.clone().map(|host| vec![host]),
+        secret_name: Some(tls.secret_name.clone()),
+    });
+    let mut metadata = metadata(shop, Component::Api);
+    metadata.annotations = (!wanted.annotations.is_empty()).then(|| BTreeMap::clone(&wanted.annotations));
+    Some(Ingress {
+        metadata,
+        spec: Some(IngressSpec {
+            ingress_class_name: wanted.class_name.clone(),
+            rules: Some(vec![IngressRule {
+                host: wanted.host.clone(),
+                http: Some(HTTPIngressRuleValue { paths: vec![path] }),
+            }]),
+            tls: tls.map(|tls| vec![tls]),
+            ..IngressSpec::default()
+        }),
+        status: None,
+    })
+}

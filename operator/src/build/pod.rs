@@ -1,0 +1,234 @@
+//! What the pods of both components have in common: identity, security, environment, probes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, ConfigMap, ConfigMapEnvSource, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource,
+        HTTPGetAction, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+        SeccompProfile, SecretKeySelector, SecurityContext, ServiceAccount, Toleration, TopologySpreadConstraint,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::{fingerprint, metadata};
+use crate::{
+    crd::{self, Pod, PullPolicy, Resources},
+    names::{self, Component},
+    validate::ValidatedShop,
+};
+
+/// Variables that the operator itself puts into the containers.
+pub const RESERVED_ENV: [&str; 8] = [
+    "SHOP_MONGODB_URI",
+    "SHOP_REDIS_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "SHOP_STAFF_EMAIL",
+    "SHOP_STAFF_PASSWORD",
+    "SHOP_AUTH_KEYS_FILE",
+    "SHOP_METRICS_ADDR",
+];
+
+const NON_ROOT: i64 = 65532;
+const OPS_PORT: i32 = 9090;
+
+/// What the two components' pods differ in.
+pub struct Parts<'a> {
+    pub component: Component,
+    pub config: &'a ConfigMap,
+    pub image: String,
+    pub resources: ResourceRequirements,
+    pub pod: &'a Pod,
+    pub extra_env: &'a [crd::EnvVar],
+    pub grace_seconds: i64,
+}
+
+pub fn service_account(shop: &ValidatedShop, component: Component) -> ServiceAccount {
+    let annotations = &shop.spec.aws.service_account_annotations;
+    let mut metadata = metadata(shop, component);
+    metadata.annotations = (!annotations.is_empty()).then(|| annotations.clone());
+    ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
+}
+
+/// The pod template around one main container; the component adds to the container and the volumes.
+pub fn template(shop: &ValidatedShop, parts: &Parts<'_>, spec: PodSpec) -> PodTemplateSpec {
+    let mut labels = parts.component.selector(&shop.name);
+    labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
+    labels.insert(names::VERSION.to_owned(), names::image_version(&parts.image));
+    let config = fingerprint(&(&parts.config.data, secret_versions(shop, parts.component)));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some([(names::CONFIG.to_owned(), config)].into()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            service_account_name: Some(parts.component.object_name(&shop.name)),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            image_pull_secrets: pull_secrets(shop),
+            node_selector: (!parts.pod.node_selector.is_empty()).then(|| parts.pod.node_selector.clone()),
+            tolerations: tolerations(parts.pod),
+            priority_class_name: parts.pod.priority_class_name.clone(),
+            security_context: Some(pod_security()),
+            termination_grace_period_seconds: Some(parts.grace_seconds),
+            topology_spread_constraints: Some(vec![spread(shop, parts.component)]),
+            ..spec
+        }),
+    }
+}
+
+pub fn container(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
+    Container {
+        name: parts.component.as_str().to_owned(),
+        image: Some(parts.image.clone()),
+        image_pull_policy: Some(pull_policy(shop.spec.images.pull_policy).to_owned()),
+        env: Some(env(shop, parts)),
+        env_from: Some(vec![EnvFromSource {
+            config_map_ref: Some(ConfigMapEnvSource { name: parts.component.object_name(&shop.name), optional: None }),
+            ..EnvFromSource::default()
+        }]),
+        ports: Some(vec![port("ops", OPS_PORT)]),
+        resources: Some(parts.resources.clone()),
+        security_context: Some(container_security()),
+        // Start-up may take a minute where a disk is slow; after that a second's delay is all that readiness costs.
+        startup_probe: Some(probe("/livez", 1, 60)),
+        readiness_probe: Some(probe("/readyz", 1, 3)),
+        liveness_probe: Some(probe("/livez", 10, 6)),
+        ..Container::default()
+    }
+}
+
+pub fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort { name: Some(name.to_owned()), container_port: number, ..ContainerPort::default() }
+}
+
+/// Requests and limits, with defaults where the owner says nothing.
+pub fn resources(wanted: &Resources, requests: (&str, &str), limits: (&str, &str)) -> ResourceRequirements {
+    let amounts = |wanted: &crd::Amounts, (cpu, memory): (&str, &str)| {
+        let or =
+            |wanted: &Option<Quantity>, default: &str| wanted.clone().unwrap_or_else(|| Quantity(default.to_owned()));
+        BTreeMap::from([("cpu".to_owned(), or(&wanted.cpu, cpu)), ("memory".to_owned(), or(&wanted.memory, memory))])
+    };
+    ResourceRequirements {
+        requests: Some(amounts(&wanted.requests, requests)),
+        limits: Some(amounts(&wanted.limits, limits)),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn env(shop: &ValidatedShop, parts: &Parts<'_>) -> Vec<EnvVar> {
+    let spec = &shop.spec;
+    let mongodb = &spec.mongodb.uri_secret_ref;
+    let mut env = vec![from_secret("SHOP_MONGODB_URI", &mongodb.name, &mongodb.key)];
+    if let Some(redis) = &spec.redis {
+        env.push(from_secret("SHOP_REDIS_URL", &redis.url_secret_ref.name, &redis.url_secret_ref.key));
+    }
+    if let Some(aws) = &spec.aws.credentials_secret_ref {
+        env.push(from_secret("AWS_ACCESS_KEY_ID", &aws.name, "accessKeyId"));
+        env.push(from_secret("AWS_SECRET_ACCESS_KEY", &aws.name, "secretAccessKey"));
+    }
+    if let (Component::Api, Some(staff)) = (parts.component, &spec.auth.staff_secret_ref) {
+        env.push(from_secret("SHOP_STAFF_EMAIL", &staff.name, "email"));
+        env.push(from_secret("SHOP_STAFF_PASSWORD", &staff.name, "password"));
+    }
+    env.extend(parts.extra_env.iter().map(|variable| plain(&variable.name, &variable.value)));
+    env
+}
+
+pub fn plain(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn from_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
+    let selector = SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), optional: None };
+    let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
+    EnvVar { name: variable.to_owned(), value: None, value_from: Some(source) }
+}
+
+/// Versions of the Secrets that a pod reads at start: a changed Secret rolls the pods, without its content being hashed.
+fn secret_versions(shop: &ValidatedShop, component: Component) -> Vec<&str> {
+    let spec = &shop.spec;
+    let mut names = vec![&spec.mongodb.uri_secret_ref.name];
+    names.extend(spec.redis.as_ref().map(|redis| &redis.url_secret_ref.name));
+    names.extend(spec.aws.credentials_secret_ref.as_ref().map(|secret| &secret.name));
+    if component == Component::Api {
+        names.extend(spec.auth.staff_secret_ref.as_ref().map(|secret| &secret.name));
+        names.extend(spec.auth.keys_secret_ref.as_ref().map(|secret| &secret.name));
+    }
+    names.into_iter().map(|name| shop.secret_version(name)).collect()
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Probe {
+    let port = IntOrString::String("ops".to_owned());
+    Probe {
+        http_get: Some(HTTPGetAction { path: Some(path.to_owned()), port, ..HTTPGetAction::default() }),
+        period_seconds: Some(period),
+        failure_threshold: Some(failures),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}
+
+fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(NON_ROOT),
+        run_as_group: Some(NON_ROOT),
+        fs_group: Some(NON_ROOT),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+pub fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+fn spread(shop: &ValidatedShop, component: Component) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(component.selector(&shop.name)),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn pull_secrets(shop: &ValidatedShop) -> Option<Vec<LocalObjectReference>> {
+    let secrets = &shop.spec.images.pull_secrets;
+    let references = secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() });
+    (!secrets.is_empty()).then(|| references.collect())
+}
+
+fn tolerations(pod: &Pod) -> Option<Vec<Toleration>> {
+    let tolerations = pod.tolerations.iter().map(|toleration| Toleration {
+        key: toleration.key.clone(),
+        operator: toleration.operator.clone(),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        toleration_seconds: toleration.toleration_seconds,
+    });
+    (!pod.tolerations.is_empty()).then(|| tolerations.collect())
+}
+
+fn pull_policy(policy: PullPolicy) -> &'static str {
+    match policy {
+        PullPolicy::Always => "Always",
+        PullPolicy::IfNotPresent => "IfNotPresent",
+        PullPolicy::Never => "Never",
+    }
+}

@@ -1,0 +1,151 @@
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    contained::contained,
+    validate::{
+        tests::{minimal, shop, world},
+        validate,
+    },
+};
+
+fn full() -> ValidatedShop {
+    let patch = json!({ "spec": {
+        "images": { "api": "r.example/api:2", "worker": "r.example/worker:2", "pullSecrets": [{ "name": "pull" }] },
+        "redis": { "urlSecretRef": { "name": "redis" } },
+        "queue": { "endpoint": "http://shop-sqs:9324", "management": "Managed", "deletionPolicy": "Delete" },
+        "mail": { "endpoint": "http://shop-ses:8005", "perSecond": 300 },
+        "aws": { "credentialsSecretRef": { "name": "aws" } },
+        "auth": { "staffSecretRef": { "name": "staff" } },
+        "api": {
+            "replicas": 2,
+            "resources": { "limits": { "memory": "512Mi" } },
+            "env": [{ "name": "EXTRA", "value": "1" }],
+            "ingress": { "enabled": true, "className": "traefik", "host": "shop.example.com",
+                         "tls": { "secretName": "tls" }, "annotations": { "a": "b" } },
+            "pod": { "nodeSelector": { "disk": "ssd" }, "priorityClassName": "high",
+                     "tolerations": [{ "key": "x", "operator": "Exists" }] },
+        },
+        "worker": { "concurrency": 2, "env": [{ "name": "SHOP_SIMULATED_WORK_MS", "value": "500" }] },
+        "settings": { "cookieSecure": false, "trustedProxies": ["10.0.0.0/8"], "corsOrigins": ["https://shop.example.com"] },
+        "networkPolicy": { "ingressFrom": [{ "namespaceLabels": { "kubernetes.io/metadata.name": "traefik" } }],
+                           "metricsFrom": [{ "podLabels": { "app": "prometheus" } }] },
+    }});
+    let secrets =
+        [("mongodb", "uri"), ("redis", "url"), ("aws", "accessKeyId secretAccessKey"), ("staff", "email password")];
+    validate(&shop(patch), &world(&secrets)).unwrap()
+}
+
+/// Everything in the order in which it is applied.
+fn all(resources: &Resources<Prepared>) -> Vec<Value> {
+    let Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage: _ } =
+        resources;
+    let mut objects = Vec::new();
+    objects.extend(service_accounts.iter().map(value));
+    objects.extend(config_maps.iter().map(value));
+    objects.extend(network_policies.iter().map(value));
+    objects.extend([value(api), value(service)]);
+    objects.extend(ingress.iter().map(value));
+    objects.push(value(worker));
+    objects.extend(budgets.iter().map(value));
+    objects
+}
+
+fn value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+#[test]
+fn manifests_of_a_minimal_shop() {
+    insta::assert_yaml_snapshot!(all(&build(&minimal(), &Live::default())));
+}
+
+#[test]
+fn manifests_of_a_full_shop() {
+    insta::assert_yaml_snapshot!(all(&build(&full(), &Live::default())));
+}
+
+#[test]
+fn building_twice_gives_the_same() {
+    let (one, two) = (build(&full(), &Live::default()), build(&full(), &Live::default()));
+    assert_eq!(all(&one), all(&two));
+    assert!(all(&one).iter().zip(all(&two)).all(|(one, two)| contained(one, Some(&two))));
+}
+
+#[test]
+fn a_removed_setting_changes_the_fingerprint() {
+    let mut without = full();
+    without.spec.settings.cors_origins.clear();
+    let (before, after) = (build(&full(), &Live::default()), build(&without, &Live::default()));
+    // All that is wanted now is in the live object; only the fingerprint tells that something must go.
+    assert!(!contained(&value(&after.config_maps[0]), Some(&value(&before.config_maps[0]))));
+    assert_ne!(template_config(&before.api), template_config(&after.api));
+    assert_eq!(template_config(&before.worker), template_config(&after.worker), "the worker reads none of it");
+}
+
+fn template_config(deployment: &Deployment) -> String {
+    let metadata = deployment.spec.template.metadata.clone().unwrap();
+    metadata.annotations.unwrap()[names::CONFIG].clone()
+}
+
+#[test]
+fn a_changed_secret_rolls_the_pods_that_read_it() {
+    let secrets = |version: &str| {
+        let mut world = world(&[("mongodb", "uri"), ("staff", "email password")]);
+        world.secrets.get_mut("staff").unwrap().version = version.to_owned();
+        let shop = shop(json!({"spec": {"auth": {"staffSecretRef": {"name": "staff"}}}}));
+        build(&validate(&shop, &world).unwrap(), &Live::default())
+    };
+    let (before, after) = (secrets("1"), secrets("2"));
+    assert_ne!(template_config(&before.api), template_config(&after.api));
+    assert_eq!(template_config(&before.worker), template_config(&after.worker));
+}
+
+fn live(image: &str, replicas: i32, managers: &[&str]) -> Deployment {
+    let managed: Vec<_> = managers
+        .iter()
+        .map(|manager| json!({ "manager": manager, "operation": "Apply", "fieldsV1": { "f:spec": { "f:replicas": {} } } }))
+        .collect();
+    serde_json::from_value(json!({
+        "metadata": { "name": "x", "generation": 3, "managedFields": managed },
+        "spec": {
+            "replicas": replicas,
+            "selector": {},
+            "template": { "spec": { "containers": [{ "name": "main", "image": image }] } },
+        },
+        "status": { "observedGeneration": 3, "replicas": replicas, "updatedReplicas": replicas,
+                    "availableReplicas": replicas, "readyReplicas": replicas },
+    }))
+    .unwrap()
+}
+
+#[rstest]
+#[case::first(None, Some(1))]
+#[case::not_yet_the_scalers(Some(live("i", 7, &["shop-operator"])), Some(7))]
+#[case::the_scalers(Some(live("i", 7, &["shop-operator", "shop-scaler"])), None)]
+fn replicas_are_carried_until_the_scaler_owns_them(#[case] worker: Option<Deployment>, #[case] expected: Option<i32>) {
+    let live = Live { api: None, worker: worker.map(Arc::new) };
+    assert_eq!(build(&minimal(), &live).worker.spec.replicas, expected);
+}
+
+#[rstest]
+#[case::api_still_old("r.example/api:1", "r.example/worker:1")]
+#[case::api_rolled_out("r.example/api:2", "r.example/worker:2")]
+fn a_new_worker_image_waits_for_the_api(#[case] api: &str, #[case] expected: &str) {
+    let live =
+        Live { api: Some(Arc::new(live(api, 2, &[]))), worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
+    let worker = build(&full(), &live).worker;
+    assert_eq!(crate::rollout::image(&worker), Some(expected));
+}
+
+#[test]
+fn a_suspended_shop_has_no_api_pods() {
+    let mut suspended = full();
+    suspended.spec.suspended = true;
+    assert_eq!(build(&suspended, &Live::default()).api.spec.replicas, Some(0));
+    assert_eq!(build(&minimal(), &Live::default()).api.spec.replicas, None, "free for a HorizontalPodAutoscaler");
+}

@@ -1,0 +1,214 @@
+//! What every pass needs: the client, the caches of what lives in the cluster, and what is remembered between passes.
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::channel::mpsc;
+use jiff::Timestamp;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::{
+        events::{Recorder, Reporter},
+        reflector::{ObjectRef, Store},
+    },
+};
+use shop_runtime::{clock::Clock, health::Readiness, shutdown::Shutdown};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    crd::ShopDeployment,
+    metrics::Metrics,
+    names::{Component, MANAGER},
+    queue::Queues,
+    rollout,
+    scale::{run::Scalers, view::Views},
+    validate::FoundSecret,
+};
+
+/// Caches of the cluster, kept up to date by watches.
+#[derive(Clone)]
+pub struct Stores {
+    pub shops: Store<ShopDeployment>,
+    pub service_accounts: Store<ServiceAccount>,
+    pub config_maps: Store<ConfigMap>,
+    pub network_policies: Store<NetworkPolicy>,
+    pub deployments: Store<Deployment>,
+    pub services: Store<Service>,
+    pub ingresses: Store<Ingress>,
+    pub budgets: Store<PodDisruptionBudget>,
+    pub pods: Store<Pod>,
+    /// Names and versions only: contents never come by watch.
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+}
+
+pub struct Context {
+    pub client: Client,
+    pub config: Config,
+    pub clock: Clock,
+    pub shutdown: Shutdown,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    pub recorder: Recorder,
+    pub stores: Stores,
+    pub queues: Queues,
+    pub scalers: Scalers,
+    pub views: Views,
+    /// Asks for a pass over a shop.
+    pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
+    filled: CancellationToken,
+    memory: Mutex<HashMap<String, Memory>>,
+    secrets: Mutex<HashMap<(String, String), FoundSecret>>,
+}
+
+/// What is remembered of one shop between passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    pub last_report: Option<Timestamp>,
+    pub failures: u32,
+    /// Since when the queue of a shop that is being deleted has been empty.
+    pub empty_since: Option<Timestamp>,
+}
+
+/// The parts that a [`Context`] is put together from.
+pub struct Parts {
+    pub client: Client,
+    pub config: Config,
+    pub shutdown: Shutdown,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    pub stores: Stores,
+    pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
+}
+
+impl Context {
+    pub fn new(parts: Parts) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(parts.config.pod_name.clone()) };
+        Self {
+            recorder: Recorder::new(parts.client.clone(), reporter),
+            client: parts.client,
+            config: parts.config,
+            clock: Clock::system(),
+            shutdown: parts.shutdown,
+            readiness: parts.readiness,
+            metrics: parts.metrics,
+            stores: parts.stores,
+            queues: Queues::default(),
+            scalers: Scalers::default(),
+            views: Views::default(),
+            trigger: parts.trigger,
+            filled: CancellationToken::new(),
+            memory: Mutex::default(),
+            secrets: Mutex::default(),
+        }
+    }
+
+    /// Waits until every cache has been filled once: before that, "not there" may only mean "not seen yet".
+    pub async fn caches_filled(&self) {
+        self.filled.cancelled().await;
+    }
+
+    /// Tells [`Context::caches_filled`]. To be awaited once: a store wakes only the last of those who wait for it, and the
+    /// shops' store already has the controller waiting.
+    pub async fn watch_filling(&self) {
+        let s = &self.stores;
+        // An error says that the watches have ended: then the work is being dropped too.
+        let (..) = tokio::join!(
+            s.service_accounts.wait_until_ready(),
+            s.config_maps.wait_until_ready(),
+            s.network_policies.wait_until_ready(),
+            s.deployments.wait_until_ready(),
+            s.services.wait_until_ready(),
+            s.ingresses.wait_until_ready(),
+            s.budgets.wait_until_ready(),
+            s.pods.wait_until_ready(),
+            s.secrets.wait_until_ready(),
+        );
+        self.filled.cancel();
+        self.readiness.open("caches");
+    }
+
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Asks for a pass over a shop.
+    pub fn trigger(&self, namespace: &str, name: &str) {
+        // The receiver lives as long as the controller; without one there is nothing to ask.
+        let _stopping = self.trigger.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    pub fn deployment(&self, namespace: &str, shop: &str, component: Component) -> Option<Arc<Deployment>> {
+        cached(&self.stores.deployments, namespace, &component.object_name(shop))
+    }
+
+    /// The pods of one of a shop's components.
+    pub fn pods(&self, namespace: &str, shop: &str, component: Component) -> Vec<Arc<Pod>> {
+        let ours = |pod: &Pod| pod.namespace().as_deref() == Some(namespace) && rollout::belongs(pod, shop, component);
+        self.stores.pods.state_filter(ours)
+    }
+
+    pub fn last_report(&self, uid: &str) -> Option<Timestamp> {
+        self.remembered(uid, |memory| memory.last_report)
+    }
+
+    pub fn reported(&self, uid: &str, at: Timestamp) {
+        self.remembered(uid, |memory| memory.last_report = Some(at));
+    }
+
+    pub fn remembered<T>(&self, uid: &str, with: impl FnOnce(&mut Memory) -> T) -> T {
+        with(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
+    }
+
+    /// The keys of a Secret: asked for once per version, so that its content is fetched only when it has changed.
+    pub async fn secret_keys(&self, namespace: &str, name: &str) -> Result<Option<FoundSecret>, kube::Error> {
+        let Some(meta) = cached(&self.stores.secrets, namespace, name) else { return Ok(None) };
+        let version = meta.resource_version().unwrap_or_default();
+        let place = (namespace.to_owned(), name.to_owned());
+        let known = self.secrets.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
+        if let Some(known) = known.filter(|known| known.version == version) {
+            return Ok(Some(known));
+        }
+        let Some(secret) = self.api::<Secret>(namespace).get_opt(name).await? else { return Ok(None) };
+        let keys = secret.data.unwrap_or_default().into_keys().collect();
+        let found = FoundSecret { keys, version: secret.metadata.resource_version.unwrap_or_default() };
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).insert(place, found.clone());
+        Ok(Some(found))
+    }
+
+    /// Forgets a shop that is gone.
+    pub fn forget(&self, shop: &ShopDeployment) {
+        let uid = shop.uid().unwrap_or_default();
+        self.scalers.stop(&uid);
+        self.views.remove(&uid);
+        self.queues.forget(&uid);
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.metrics.forget(&shop.namespace().unwrap_or_default(), &shop.name_any());
+    }
+}
+
+/// A namespaced object from its cache.
+pub fn cached<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
+where
+    K: Resource + Clone + Debug + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone,
+{
+    store.get(&ObjectRef::new(name).within(namespace))
+}

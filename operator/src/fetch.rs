@@ -1,0 +1,45 @@
+//! Reads what a shop depends on: its Secrets' keys, the other shops, what of it lives already. Changes nothing.
+
+use kube::ResourceExt;
+
+use crate::{
+    build::Live,
+    context::Context,
+    crd::ShopDeployment,
+    names::Component,
+    validate::{World, as_other, needed_secrets},
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read Secret {name}")]
+pub struct FetchError {
+    name: String,
+    #[source]
+    source: kube::Error,
+}
+
+pub struct Found {
+    pub world: World,
+    pub live: Live,
+}
+
+pub async fn fetch(ctx: &Context, shop: &ShopDeployment) -> Result<Found, FetchError> {
+    let (namespace, name, uid) = (shop.namespace().unwrap_or_default(), shop.name_any(), shop.uid());
+    let mut world = World {
+        api_image: ctx.config.api_image.clone(),
+        worker_image: ctx.config.worker_image.clone(),
+        ..World::default()
+    };
+    for (_, secret, _) in needed_secrets(&shop.spec) {
+        let found = ctx.secret_keys(&namespace, &secret).await;
+        let found = found.map_err(|source| FetchError { name: secret.clone(), source })?;
+        world.secrets.extend(found.map(|found| (secret, found)));
+    }
+    let others = ctx.stores.shops.state_filter(|other| other.uid() != uid);
+    world.others = others.iter().map(|other| as_other(other)).collect();
+    let live = Live {
+        api: ctx.deployment(&namespace, &name, Component::Api),
+        worker: ctx.deployment(&namespace, &name, Component::Worker),
+    };
+    Ok(Found { world, live })
+}

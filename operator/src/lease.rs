@@ -1,0 +1,161 @@
+//! Leader election by a Lease: every write carries the resourceVersion it was decided on, so that two can never both win.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use shop_runtime::{clock::Clock, telemetry::chain};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub const NAME: &str = "shop-operator";
+/// A leader that has not renewed for this long is taken for dead.
+const DURATION: Duration = Duration::from_secs(12);
+/// A leader that could not renew for this long stops by itself, well before another may start.
+const DEADLINE: Duration = Duration::from_secs(8);
+const RENEW: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Elector {
+    api: Api<Lease>,
+    me: String,
+    clock: Clock,
+    /// The other holder's last renewal, and when we saw it first: clocks of two machines are never compared.
+    seen: Option<(Option<String>, Option<MicroTime>, Instant)>,
+}
+
+impl Elector {
+    pub fn new(api: Api<Lease>, me: String, clock: Clock) -> Self {
+        Self { api, me, clock, seen: None }
+    }
+
+    /// Waits until the lease is ours, or `stop`; false when stopped.
+    pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+        loop {
+            match self.try_take().await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = %chain(&error), "cannot take the lease {NAME}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Renews until the lease is lost (returns) or `stop` (hands it over, returns).
+    pub async fn hold(&mut self, stop: &CancellationToken) {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = stop.cancelled() => return,
+            }
+            let left = DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.try_take()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => {
+                    tracing::warn!("the lease {NAME} was taken by another operator");
+                    return;
+                }
+                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot renew the lease {NAME}"),
+                Err(_) => {}
+            }
+            if renewed.elapsed() >= DEADLINE {
+                tracing::warn!("the lease {NAME} could not be renewed in time");
+                return;
+            }
+        }
+    }
+
+    /// Gives the lease back, so that the next one need not wait.
+    pub async fn release(&mut self) {
+        let result = async {
+            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(&self.me) {
+                return Ok(());
+            }
+            spec.holder_identity = None;
+            spec.renew_time = Some(self.now());
+            self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(error = %chain(&error), "cannot hand over the lease {NAME}");
+        }
+    }
+
+    /// Takes or renews the lease where that is right; false where another holds it.
+    async fn try_take(&mut self) -> Result<bool, kube::Error> {
+        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                spec: Some(self.claim(None)),
+            };
+            return won(self.api.create(&PostParams::default(), &lease).await);
+        };
+        if !self.is_free(&lease) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.claim(lease.spec.as_ref()));
+        let taken = won(self.api.replace(NAME, &PostParams::default(), &lease).await)?;
+        if taken {
+            self.seen = None;
+        }
+        Ok(taken)
+    }
+
+    fn is_free(&mut self, lease: &Lease) -> bool {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let Some(holder) = spec.holder_identity.filter(|holder| !holder.is_empty()) else { return true };
+        if holder == self.me {
+            return true;
+        }
+        let now = Instant::now();
+        match &self.seen {
+            Some((known, renewed, since)) if known.as_ref() == Some(&holder) && *renewed == spec.renew_time => {
+                now.duration_since(*since) > DURATION
+            }
+            _ => {
+                self.seen = Some((Some(holder), spec.renew_time, now));
+                false
+            }
+        }
+    }
+
+    fn claim(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = self.now();
+        let ours = before.filter(|spec| spec.holder_identity.as_deref() == Some(&self.me));
+        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: ours.and_then(|spec| spec.acquire_time.clone()).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(if ours.is_some() { transitions } else { transitions.saturating_add(1) }),
+            ..LeaseSpec::default()
+        }
+    }
+
+    fn now(&self) -> MicroTime {
+        let now = self.clock.now();
+        // The API keeps microseconds.
+        MicroTime(now.round(jiff::Unit::Microsecond).unwrap_or(now))
+    }
+}
+
+fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+        Err(error) => Err(error),
+    }
+}

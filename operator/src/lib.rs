@@ -1,0 +1,41 @@
+//! The shop operator: turns a ShopDeployment into running pods, and scales its workers with the queue.
+//! Knows Kubernetes and the attributes of SQS queues; never MongoDB, Redis or what a message says.
+
+pub mod apply;
+pub mod assess;
+pub mod build;
+pub mod conditions;
+pub mod config;
+pub mod contained;
+pub mod context;
+pub mod controller;
+pub mod crd;
+pub mod deletion;
+pub mod fetch;
+pub mod keys;
+pub mod lease;
+pub mod metrics;
+pub mod names;
+pub mod queue;
+pub mod report;
+pub mod rollout;
+pub mod run;
+pub mod scale;
+pub mod validate;
+
+use kube::CustomResourceExt;
+
+/// The CRD as it is checked in under crds/.
+pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
+    serde_yaml::to_string(&crd::ShopDeployment::crd())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_checked_in_crd_is_the_types_own() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/shopdeployments.yaml");
+        let found = std::fs::read_to_string(path).unwrap();
+        assert!(found == super::crd_yaml().unwrap(), "run `cargo run -p shop-operator --bin crdgen`");
+    }
+}

@@ -1,0 +1,108 @@
+//! Names, labels and annotations that the operator writes: one place, so that selectors and builders cannot disagree.
+
+use std::collections::BTreeMap;
+
+/// Field manager of the reconciler.
+pub const MANAGER: &str = "shop-operator";
+/// Field manager of the scaler: the worker's `spec.replicas`, and nothing else.
+pub const SCALER: &str = "shop-scaler";
+
+pub const FINALIZER: &str = "shop.xhipment.io/queue";
+/// Which operator looks after a shop, where there are several.
+pub const CLASS_LABEL: &str = "shop.xhipment.io/operator-class";
+/// Fingerprint of the object as it was built: a difference is a change of ours, so that removed fields are noticed too.
+pub const BUILT: &str = "shop.xhipment.io/built";
+/// Fingerprint of what a pod reads at start: a difference rolls the pods.
+pub const CONFIG: &str = "shop.xhipment.io/config";
+pub const PAUSE_SCALING: &str = "shop.xhipment.io/pause-scaling";
+pub const PAUSE_SCALE_DOWN: &str = "shop.xhipment.io/pause-scale-down";
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Tag of a Managed queue: the shop it belongs to, as namespace/name.
+pub const QUEUE_TAG: &str = "shop.xhipment.io/shop";
+
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+pub const NAME: &str = "app.kubernetes.io/name";
+pub const VERSION: &str = "app.kubernetes.io/version";
+pub const APP: &str = "xhipment";
+
+pub const KEYS_FILE: &str = "keys.json";
+
+/// The two kinds of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    Api,
+    Worker,
+}
+
+impl Component {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Name of this component's objects.
+    pub fn object_name(self, shop: &str) -> String {
+        format!("{shop}-{}", self.as_str())
+    }
+
+    /// The labels that select this component's pods; they never change.
+    pub fn selector(self, shop: &str) -> BTreeMap<String, String> {
+        [(NAME, APP), (INSTANCE, shop), (COMPONENT, self.as_str())]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    /// [`Component::selector`] as kubectl and the scale subresource write it.
+    pub fn selector_text(self, shop: &str) -> String {
+        let pairs: Vec<_> = self.selector(shop).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        pairs.join(",")
+    }
+}
+
+/// Name of the generated signing keys' Secret.
+pub fn keys_secret(shop: &str) -> String {
+    format!("{shop}-keys")
+}
+
+/// Name of a Managed queue's dead-letter queue.
+pub fn dead_letter_queue(queue: &str) -> String {
+    format!("{queue}-dlq")
+}
+
+/// The version in an image reference: its tag, or the start of its digest.
+pub fn image_version(image: &str) -> String {
+    let version = if let Some((_, digest)) = image.split_once('@') {
+        digest.trim_start_matches("sha256:").chars().take(12).collect()
+    } else {
+        let last = image.rsplit('/').next().unwrap_or(image);
+        last.split_once(':').map_or("latest", |(_, tag)| tag).to_owned()
+    };
+    version.chars().take(63).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("localhost/xhipment/api:dev-1", "dev-1")]
+    #[case("localhost:5000/api", "latest")]
+    #[case("r.example/api@sha256:0123456789abcdef", "0123456789ab")]
+    fn version_of_an_image(#[case] image: &str, #[case] version: &str) {
+        assert_eq!(image_version(image), version);
+    }
+
+    #[test]
+    fn selector_text_is_what_kubectl_takes() {
+        assert_eq!(
+            Component::Worker.selector_text("demo"),
+            "app.kubernetes.io/component=worker,app.kubernetes.io/instance=demo,app.kubernetes.io/name=xhipment"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! SQS queues from the operator's side: clients, attributes, and the queues that it manages. Never a message body.
+
+mod error;
+mod managed;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+pub use error::{Problem, QueueError};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+pub use managed::{Left, Managed};
+use secrecy::SecretString;
+use shop_runtime::aws::{self, Service};
+
+use crate::{
+    context::{Context, cached},
+    crd::Queue,
+    scale::Depth,
+};
+
+/// Managed queues are compared with the spec this often; there is no watch on them.
+pub const RECHECK: Duration = Duration::from_mins(5);
+/// SQS answers in milliseconds, or is in trouble.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a shop's queue is and who asks.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    pub uid: &'a str,
+    pub namespace: &'a str,
+    pub queue: &'a Queue,
+    /// The Secret with credentials, if they are not ambient.
+    pub credentials: Option<&'a str>,
+}
+
+/// Clients and what is known of managed queues, by shop.
+#[derive(Debug, Default)]
+pub struct Queues {
+    clients: Mutex<HashMap<String, (String, Client)>>,
+    checked: Mutex<HashMap<String, (Queue, Timestamp)>>,
+}
+
+impl Queues {
+    /// A client for the shop's queue, made anew when its place or its credentials have changed.
+    pub async fn client(&self, ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
+        let version =
+            place.credentials.and_then(|name| cached(&ctx.stores.secrets, place.namespace, name)).and_then(|meta| {
+                let meta = &meta.metadata;
+                meta.resource_version.clone()
+            });
+        let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(place.uid).cloned();
+        let sign = format!("{}|{:?}|{:?}", place.queue.region, place.queue.endpoint, version);
+        match known {
+            Some((made_for, client)) if made_for == sign => return Ok(client),
+            // Its Secret is gone, as when everything is being deleted: the old client still works.
+            Some((_, client)) if place.credentials.is_some() && version.is_none() => return Ok(client),
+            _ => {}
+        }
+        let service = Service { region: place.queue.region.clone(), endpoint: place.queue.endpoint.clone() };
+        let client = match place.credentials {
+            None => aws::sqs(&service).await,
+            Some(name) => {
+                let (id, key) = credentials(ctx, place.namespace, name).await?;
+                aws::sqs_with_key(&service, &id, &key).await
+            }
+        };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.insert(place.uid.to_owned(), (sign, client.clone()));
+        Ok(client)
+    }
+
+    /// Whether a managed queue was compared with this very spec not long ago.
+    pub fn is_fresh(&self, uid: &str, queue: &Queue, now: Timestamp) -> bool {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let recheck = SignedDuration::try_from(RECHECK).unwrap_or(SignedDuration::MAX);
+        checked.get(uid).is_some_and(|(spec, at)| spec == queue && now.duration_since(*at) < recheck)
+    }
+
+    pub fn checked(&self, uid: &str, queue: &Queue, now: Timestamp) {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), (queue.clone(), now));
+    }
+
+    /// The queue is not as it was: compare it again in the next pass.
+    pub fn recheck(&self, uid: &str) {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    pub fn forget(&self, uid: &str) {
+        self.recheck(uid);
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+async fn credentials(ctx: &Context, namespace: &str, name: &str) -> Result<(SecretString, SecretString), QueueError> {
+    let missing = |what: &str| QueueError::new(Problem::AccessDenied, format!("Secret {name} {what}"));
+    let secret = ctx.api::<Secret>(namespace).get_opt(name).await;
+    let secret = secret.map_err(|_| missing("cannot be read"))?.ok_or_else(|| missing("does not exist"))?;
+    let mut data = secret.data.unwrap_or_default();
+    let mut take = |key: &str| {
+        let bytes = data.remove(key).ok_or_else(|| missing(&format!("has no key {key}")))?;
+        let text = String::from_utf8(bytes.0).map_err(|_| missing(&format!("holds no text under {key}")))?;
+        Ok(SecretString::from(text.trim().to_owned()))
+    };
+    Ok((take("accessKeyId")?, take("secretAccessKey")?))
+}
+
+/// The queue's URL: given, or looked up by its name.
+pub async fn url(client: &Client, queue: &Queue) -> Result<String, QueueError> {
+    match (&queue.url, &queue.name) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(name)) => url_of(client, name).await,
+        (None, None) => Err(QueueError::new(Problem::Missing, "spec.queue has neither url nor name".to_owned())),
+    }
+}
+
+async fn url_of(client: &Client, name: &str) -> Result<String, QueueError> {
+    let answer = within(client.get_queue_url().queue_name(name).send()).await?;
+    answer.queue_url.ok_or_else(|| QueueError::new(Problem::Other, format!("SQS gave no URL for queue {name}")))
+}
+
+/// The queue's counts, approximate on AWS.
+pub async fn depth(client: &Client, url: &str) -> Result<Depth, QueueError> {
+    let counts = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+    ];
+    let request = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(counts.to_vec()));
+    let found = within(request.send()).await?.attributes.unwrap_or_default();
+    let count = |name: &QueueAttributeName| found.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(Depth { visible: count(&counts[0]), in_flight: count(&counts[1]), delayed: count(&counts[2]) })
+}
+
+/// Runs one SQS call with the operator's patience.
+async fn within<T, E>(call: impl Future<Output = Result<T, aws_sdk_sqs::error::SdkError<E>>>) -> Result<T, QueueError>
+where
+    E: aws_sdk_sqs::error::ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer.map_err(|error| QueueError::from_sdk(&error)),
+        Err(_) => {
+            Err(QueueError::new(Problem::Unreachable, format!("SQS did not answer within {} s", PATIENCE.as_secs())))
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Writes the status, only when it says something new, and an event for every change of mind.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, Time},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{
+        controller::Action,
+        events::{Event, EventType},
+    },
+};
+use serde_json::json;
+
+use crate::{
+    assess::{Outcome, conditions},
+    conditions::{Condition, Kind, Reason, Status},
+    context::Context,
+    crd::{
+        AutoscalingStatus, MemoryStatus, PartStatus, QueueStatus, ShopDeployment, ShopDeploymentStatus, WorkerStatus,
+    },
+    names::{Component, MANAGER, dead_letter_queue, image_version},
+    rollout,
+    scale::view::View,
+};
+
+/// Numbers alone are written no more often than this.
+const NUMBERS_EVERY: SignedDuration = SignedDuration::from_secs(10);
+/// While pods come up, their complaints are looked at again and again: they change without an event of the Deployment.
+const WATCH_ROLLOUT: Duration = Duration::from_secs(5);
+/// What only another shop's change can mend is tried again, as that change is not watched.
+const RETRY_SHARED: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the status of {shop}")]
+pub struct ReportError {
+    shop: String,
+    #[source]
+    source: kube::Error,
+}
+
+impl ReportError {
+    /// Someone changed the object meanwhile: the watch brings the newer one.
+    pub fn is_conflict(&self) -> bool {
+        matches!(&self.source, kube::Error::Api(status) if status.is_conflict() || status.is_not_found())
+    }
+}
+
+pub async fn report(ctx: &Context, shop: &Arc<ShopDeployment>, outcome: &Outcome) -> Result<Action, ReportError> {
+    let before = shop.status.clone().unwrap_or_default();
+    let now = ctx.clock.now();
+    let conditions = conditions(outcome);
+    let status = status(shop, outcome, &conditions, now);
+    let uid = shop.uid().unwrap_or_default();
+    let due = ctx.last_report(&uid).is_none_or(|last| now.duration_since(last) >= NUMBERS_EVERY);
+    let news = is_news(&before, &status);
+    let mut wait = None;
+    if news || (due && before != status) {
+        write(ctx, shop, &status).await?;
+        ctx.reported(&uid, now);
+        announce(ctx, shop, &before.conditions, &conditions).await;
+    } else if before != status {
+        wait = Some(Duration::from_secs(10));
+    }
+    Ok(next(&conditions, outcome, wait))
+}
+
+fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> Action {
+    let underway = conditions.iter().any(|c| matches!(c.reason, Reason::RolloutInProgress | Reason::NotAvailable));
+    let shared = outcome.faults.iter().any(|fault| fault.reason == Reason::QueueInUse);
+    let failed = outcome.failure.is_some()
+        || outcome.faults.is_empty() && conditions.iter().any(|c| c.kind == Kind::QueueReadable && c.is_bad());
+    let candidates = [
+        wait,
+        underway.then_some(WATCH_ROLLOUT),
+        shared.then_some(RETRY_SHARED),
+        failed.then_some(RETRY_SHARED),
+        // Drift of a queue has no watch.
+        outcome.scaling.is_some().then_some(crate::queue::RECHECK),
+    ];
+    candidates.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue)
+}
+
+async fn write(ctx: &Context, shop: &ShopDeployment, status: &ShopDeploymentStatus) -> Result<(), ReportError> {
+    let name = shop.name_any();
+    let api: Api<ShopDeployment> = Api::namespaced(ctx.client.clone(), &shop.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": ShopDeployment::api_version(&()),
+        "kind": ShopDeployment::kind(&()),
+        // With the version it was decided on: what a stale leader writes is refused.
+        "metadata": { "name": name, "resourceVersion": shop.resource_version() },
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let result = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+    ctx.metrics.status_write(result.is_ok());
+    result.map(|_| ()).map_err(|source| ReportError { shop: name, source })
+}
+
+/// Everything but numbers and messages.
+fn is_news(before: &ShopDeploymentStatus, after: &ShopDeploymentStatus) -> bool {
+    let gist = |status: &ShopDeploymentStatus| {
+        let conditions: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone(), c.observed_generation))
+            .collect();
+        let decision = status.autoscaling.as_ref().map(|a| (a.desired, a.reason.clone()));
+        let url = status.queue.as_ref().map(|queue| queue.url.clone());
+        let parts = (status.api.clone(), status.worker.clone());
+        (status.observed_generation, conditions, decision, url, parts, status.version.clone())
+    };
+    gist(before) != gist(after)
+}
+
+fn status(shop: &ShopDeployment, outcome: &Outcome, found: &[Condition], now: Timestamp) -> ShopDeploymentStatus {
+    let before = shop.status.clone().unwrap_or_default();
+    let generation = shop.metadata.generation;
+    let conditions = found.iter().map(|condition| {
+        let name = format!("{:?}", condition.kind);
+        let earlier = before.conditions.iter().find(|earlier| earlier.type_ == name);
+        condition.to_api(generation, earlier, Time(truncate(now)))
+    });
+    let part = |deployment: &Deployment| {
+        let rollout = rollout::of(deployment);
+        let summary = format!("{}/{}", rollout.ready, rollout.desired);
+        let image = rollout::image(deployment).unwrap_or_default().to_owned();
+        PartStatus { ready: rollout.ready, desired: rollout.desired, summary, image }
+    };
+    let api = outcome.api.as_ref().map(part);
+    let worker = outcome.worker.as_ref().map(part).map(|part| WorkerStatus {
+        ready: part.ready,
+        desired: part.desired,
+        summary: part.summary,
+        image: part.image,
+        selector: Component::Worker.selector_text(&shop.name_any()),
+    });
+    ShopDeploymentStatus {
+        observed_generation: generation,
+        conditions: conditions.collect(),
+        version: api.as_ref().map(|api| image_version(&api.image)),
+        api,
+        worker,
+        queue: queue(shop, outcome).or(before.queue),
+        autoscaling: outcome.view.as_ref().and_then(autoscaling).or(before.autoscaling),
+    }
+}
+
+fn queue(shop: &ShopDeployment, outcome: &Outcome) -> Option<QueueStatus> {
+    let view = outcome.view.as_ref()?;
+    let url = view.url.clone()?;
+    let managed = shop.spec.queue.management == crate::crd::Management::Managed;
+    let count = |value: fn(&crate::scale::Depth) -> u64| {
+        view.depth.as_ref().map(|depth| i64::try_from(value(depth)).unwrap_or(i64::MAX))
+    };
+    Some(QueueStatus {
+        dead_letter_url: managed.then(|| dead_letter_queue(&url)),
+        url,
+        visible: count(|depth| depth.visible),
+        in_flight: count(|depth| depth.in_flight),
+        delayed: count(|depth| depth.delayed),
+    })
+}
+
+fn autoscaling(view: &View) -> Option<AutoscalingStatus> {
+    let decision = view.decision.as_ref()?;
+    Some(AutoscalingStatus {
+        desired: signed(decision.replicas),
+        reason: decision.reason.as_str().to_owned(),
+        explain: decision.explain(),
+        arrivals_per_second: two_digits(decision.terms.arrivals),
+        seconds_per_message: two_digits(decision.terms.service),
+        wait: decision.terms.wait.map_or_else(|| "–".to_owned(), |wait| format!("{}s", two_digits(wait))),
+        last_scale_time: view.last_scale.map(|time| Time(truncate(time))),
+        memory: Some(MemoryStatus {
+            seconds_per_message: view.learnt.map(two_digits),
+            window_max: signed(view.window_max),
+        }),
+    })
+}
+
+async fn announce(ctx: &Context, shop: &ShopDeployment, before: &[ApiCondition], after: &[Condition]) {
+    for condition in after {
+        let name = format!("{:?}", condition.kind);
+        let status = format!("{:?}", condition.status);
+        let earlier = before.iter().find(|earlier| earlier.type_ == name);
+        let told = matches!(
+            condition.kind,
+            Kind::Ready
+                | Kind::Degraded
+                | Kind::ConfigValid
+                | Kind::QueueReadable
+                | Kind::Paused
+                | Kind::ScalingLimited
+        );
+        let turned =
+            earlier.map_or(condition.is_bad(), |earlier| earlier.status != status && earlier.status != "Unknown");
+        let worse =
+            condition.is_bad() && earlier.is_some_and(|earlier| earlier.reason != format!("{:?}", condition.reason));
+        if told && condition.status != Status::Unknown && (turned || worse) {
+            let type_ = if condition.is_bad() { EventType::Warning } else { EventType::Normal };
+            let note = format!("{name} is {status}: {}", condition.message);
+            ctx.event(shop, type_, &format!("{:?}", condition.reason), note).await;
+        }
+    }
+}
+
+impl Context {
+    /// Publishes an event about a shop. Events are news, not state: one that cannot be written is only logged.
+    pub async fn event(&self, shop: &ShopDeployment, type_: EventType, reason: &str, note: String) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &shop.object_ref(&())).await {
+            tracing::warn!(shop = %shop.name_any(), error = %shop_runtime::telemetry::chain(&error), reason, "event not written");
+        }
+    }
+}
+
+fn truncate(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn signed(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// Two significant digits: enough to read, few enough not to change all the time.
+fn two_digits(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10_f64.powf(1.0 - value.abs().log10().floor());
+    let rounded = (value * scale).round() / scale;
+    // Through text, so that 0.30000000000000004 is 0.3.
+    format!("{rounded:.6}").parse().unwrap_or(rounded)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::two_digits;
+
+    #[rstest]
+    #[case(0.0, 0.0)]
+    #[case(0.123, 0.12)]
+    #[case(12.6, 13.0)]
+    #[case(1984.0, 2000.0)]
+    #[case(f64::NAN, 0.0)]
+    #[case(0.3, 0.3)]
+    fn numbers_keep_two_digits(#[case] value: f64, #[case] rounded: f64) {
+        assert!((two_digits(value) - rounded).abs() < 1e-9, "{}", two_digits(value));
+    }
+}

@@ -1,0 +1,215 @@
+//! The operator's life: wait for the CRD, become the leader, watch and work until told to stop or the lease is lost.
+
+use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, channel::mpsc, future};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, PartialObjectMeta},
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::{Config as ControllerConfig, Error as PassError},
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use shop_runtime::{clock::Clock, health::Readiness, shutdown::Shutdown, telemetry::chain};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    context::{Context, Parts, Stores},
+    controller::{on_error, reconcile},
+    crd::ShopDeployment,
+    lease::Elector,
+    metrics::Metrics,
+    names::{CLASS_LABEL, MANAGED_BY, MANAGER},
+    validate::needed_secrets,
+};
+
+const RETRY_CRD: Duration = Duration::from_secs(3);
+const PASSES_AT_ONCE: u16 = 16;
+
+/// What the operator is started with.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    pub config: Config,
+    pub shutdown: Shutdown,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+}
+
+impl Operator {
+    /// Runs until the drain has begun and the lease is handed over.
+    pub async fn run(self, client: Client) {
+        let stop = self.shutdown.draining();
+        let leases = Api::namespaced(client.clone(), &self.config.pod_namespace);
+        let mut elector = Elector::new(leases, self.config.pod_name.clone(), Clock::system());
+        while self.crd_is_there(&client, &stop).await && elector.acquire(&stop).await {
+            tracing::info!(holder = self.config.pod_name, "leading");
+            self.metrics.leading(1);
+            tokio::select! {
+                () = self.work(client.clone()) => {}
+                // Dropping the work aborts every pass in flight.
+                () = elector.hold(&stop) => {}
+            }
+            self.metrics.leading(0);
+            // Only a leader has caches; a standby is ready to become one.
+            self.readiness.open("caches");
+            elector.release().await;
+            tracing::info!("no longer leading");
+        }
+    }
+
+    /// Waits for the CRD and says so on `/readyz`, in place of exiting again and again.
+    async fn crd_is_there(&self, client: &Client, stop: &CancellationToken) -> bool {
+        let shops: Api<ShopDeployment> = scoped(client, &self.config);
+        while !stop.is_cancelled() {
+            match shops.list_metadata(&ListParams::default().limit(1)).await {
+                Ok(_) => {
+                    self.readiness.open("crd");
+                    return true;
+                }
+                Err(error) => {
+                    let missing = matches!(&error, kube::Error::Api(status) if status.is_not_found());
+                    let what = "the CRD shopdeployments.shop.xhipment.io is not installed: kubectl apply --server-side -f crds/";
+                    let why = if missing { what.to_owned() } else { chain(&error) };
+                    tracing::warn!(why, "cannot list ShopDeployments");
+                    self.readiness.close("crd", why);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_CRD) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        false
+    }
+
+    /// Watches and passes, for ever.
+    async fn work(&self, client: Client) {
+        self.readiness.close("caches", "the watches have not delivered everything yet");
+        let class = match self.config.operator_class.as_str() {
+            "" => format!("!{CLASS_LABEL}"),
+            class => format!("{CLASS_LABEL}={class}"),
+        };
+        let shops = watcher::Config::default().labels(&class);
+        let controller = Controller::new(scoped(&client, &self.config), shops)
+            .with_config(ControllerConfig::default().concurrency(PASSES_AT_ONCE));
+        let (trigger, triggers) = mpsc::unbounded();
+        let (controller, stores, pods) = watches(&client, &self.config, controller);
+        let ctx = Arc::new(Context::new(Parts {
+            client,
+            config: self.config.clone(),
+            shutdown: self.shutdown.clone(),
+            readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
+            stores,
+            trigger,
+        }));
+        let _loops_end_with_the_work = StopScalers(ctx.clone());
+        let filled = ctx.clone();
+        let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|pass| {
+            // A failed pass has been logged where it failed; a watch that fails is tried again.
+            if let Err(PassError::QueueError(error)) = pass {
+                tracing::warn!(error = %chain(&error), "a watch failed");
+            }
+            future::ready(())
+        });
+        tokio::join!(passes, pods.for_each(|()| future::ready(())), filled.watch_filling());
+    }
+}
+
+struct StopScalers(Arc<Context>);
+
+impl Drop for StopScalers {
+    fn drop(&mut self) {
+        self.0.scalers.stop_all();
+    }
+}
+
+type Watched = (Controller<ShopDeployment>, Stores, futures::stream::BoxStream<'static, ()>);
+
+/// Fills the caches, and has the controller pass over a shop when something of it changes.
+fn watches(client: &Client, config: &Config, controller: Controller<ShopDeployment>) -> Watched {
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    let (service_accounts, one) = watched(scoped(client, config), ours.clone());
+    let (config_maps, two) = watched(scoped(client, config), ours.clone());
+    let (network_policies, three) = watched(scoped(client, config), ours.clone());
+    let (deployments, four) = watched(scoped(client, config), ours.clone());
+    let (services, five) = watched(scoped(client, config), ours.clone());
+    let (ingresses, six) = watched(scoped(client, config), ours.clone());
+    let (budgets, seven) = watched(scoped(client, config), ours.clone());
+    let (pods, pod_events) = watched(scoped(client, config), ours);
+    let (secrets, secret_events) =
+        watched::<PartialObjectMeta<Secret>>(scoped(client, config), watcher::Config::default());
+    let shops = controller.store();
+    let users = {
+        let shops = shops.clone();
+        move |secret: PartialObjectMeta<Secret>| users(&shops, &secret)
+    };
+    let controller = controller
+        .owns_stream(one)
+        .owns_stream(two)
+        .owns_stream(three)
+        .owns_stream(four)
+        .owns_stream(five)
+        .owns_stream(six)
+        .owns_stream(seven)
+        .watches_stream(secret_events, users);
+    let stores = Stores {
+        shops,
+        service_accounts,
+        config_maps,
+        network_policies,
+        deployments,
+        services,
+        ingresses,
+        budgets,
+        pods,
+        secrets,
+    };
+    let pod_events = pod_events.map(|event| {
+        if let Err(error) = event {
+            tracing::warn!(error = %chain(&error), "the watch of pods failed");
+        }
+    });
+    (controller, stores, pod_events.boxed())
+}
+
+/// A cache and the stream that fills it.
+fn watched<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    (store, watcher(api, config).default_backoff().reflect(writer).touched_objects())
+}
+
+/// The shops that name a Secret, or whose generated keys it is.
+fn users(shops: &Store<ShopDeployment>, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<ShopDeployment>> {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    let uses = |shop: &ShopDeployment| {
+        shop.namespace() == namespace
+            && (needed_secrets(&shop.spec).iter().any(|(_, needed, _)| *needed == name)
+                || crate::names::keys_secret(&shop.name_any()) == name)
+    };
+    shops.state_filter(uses).iter().map(|shop| ObjectRef::from_obj(shop.as_ref())).collect()
+}
+
+fn scoped<K>(client: &Client, config: &Config) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match config.namespace() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}

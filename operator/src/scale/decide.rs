@@ -1,0 +1,281 @@
+//! When to act on a size: the scaler's rules. A pure function of policy, history and one sample.
+
+use super::{
+    explain::explain,
+    history::{BURST, History, Panic, STABLE},
+    policy::{Pause, Policy, Sample},
+    sizing::{Load, Size},
+};
+
+const IDLE_TO_ZERO: f64 = 60.0;
+const TRANSIENT: u64 = 2;
+
+/// Why the number is what it is; also the reason of the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    KeepUp,
+    Drain,
+    Panic,
+    BusyFloor,
+    Stabilised,
+    Rollout,
+    MaxReached,
+    MinReached,
+    Fallback,
+    Paused,
+    ColdStart,
+    ToZero,
+    FromZero,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeepUp => "KeepUp",
+            Self::Drain => "Drain",
+            Self::Panic => "Panic",
+            Self::BusyFloor => "BusyFloor",
+            Self::Stabilised => "Stabilised",
+            Self::Rollout => "Rollout",
+            Self::MaxReached => "MaxReached",
+            Self::MinReached => "MinReached",
+            Self::Fallback => "Fallback",
+            Self::Paused => "Paused",
+            Self::ColdStart => "ColdStart",
+            Self::ToZero => "ToZero",
+            Self::FromZero => "FromZero",
+        }
+    }
+}
+
+/// What keeps the scaler from the wait target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// More pods would help, and `max` forbids them.
+    Max,
+    /// A pod takes longer to start than a message may wait.
+    TargetBelowStartup,
+}
+
+/// What went into a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    pub current: u32,
+    pub keep_up: u32,
+    pub drain: u32,
+    /// The size with the burst's arrival rate.
+    pub panic: u32,
+    pub window_max: u32,
+    pub busy: u32,
+    pub min: u32,
+    pub max: u32,
+    pub arrivals: f64,
+    pub service: f64,
+    pub startup: f64,
+    pub wait: Option<f64>,
+    /// Seconds without a readable queue.
+    pub blind_for: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    pub replicas: u32,
+    pub reason: Reason,
+    pub terms: Terms,
+    pub limit: Option<Limit>,
+}
+
+impl Decision {
+    /// The decision in one sentence.
+    pub fn explain(&self) -> String {
+        explain(self)
+    }
+}
+
+/// Takes in one sample and says how many workers there should be.
+pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decision {
+    history.observe(policy, sample);
+    let (size, mut terms) = measure(policy, history, sample);
+    if policy.pause == Pause::All {
+        return Decision { replicas: sample.current, reason: Reason::Paused, terms, limit: None };
+    }
+    let (replicas, reason) = if history.stale() {
+        without_queue(policy, history, sample)
+    } else {
+        let wanted = want(policy, history, sample, &terms);
+        history.recommend(wanted);
+        terms.window_max = history.window_max(policy.window);
+        if asleep(policy, history, sample) {
+            (0, Reason::ToZero)
+        } else if wanted >= sample.current {
+            grow(policy, history, sample, (wanted, &terms))
+        } else {
+            shrink(policy, history, sample, &terms)
+        }
+    };
+    if replicas != sample.current {
+        history.last_scale = Some(history.now);
+    }
+    Decision { replicas, reason, limit: limit(policy, size, &terms), terms }
+}
+
+/// Sizes the load by the steady rate and by the burst's.
+fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Terms) {
+    let steady = history.arrivals(STABLE);
+    let depth = sample.depth.unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "sizes need no more than 53 bits")]
+    let load = Load {
+        visible: depth.visible as f64,
+        arrivals: steady,
+        service: history.service(policy),
+        concurrency: policy.concurrency.max(1.0),
+        ready: f64::from(sample.ready),
+        current: f64::from(sample.current),
+        target: policy.target_wait,
+        startup: history.startup(),
+        waited: history.backlog_since.map_or(0.0, |since| history.now - since),
+    };
+    let size = load.size();
+    let burst = Load { arrivals: steady.max(history.arrivals(BURST)), ..load }.size();
+    let terms = Terms {
+        current: sample.current,
+        keep_up: size.keep_up,
+        drain: size.drain,
+        panic: burst.pods(),
+        window_max: history.window_max(policy.window),
+        busy: sample.busy_pods,
+        min: policy.min,
+        max: policy.max,
+        arrivals: steady,
+        service: load.service,
+        startup: load.startup,
+        wait: sample.depth.and(load.wait()),
+        blind_for: history.now - history.last_good.or(history.since).unwrap_or(history.now),
+    };
+    (size, terms)
+}
+
+/// The size within the owner's bounds; in a panic the highest one seen.
+fn want(policy: &Policy, history: &mut History, sample: &Sample, terms: &Terms) -> u32 {
+    let burst = terms.panic.clamp(policy.min, policy.max);
+    let capacity = sample.ready.saturating_add(sample.pending).max(1);
+    if burst >= capacity.saturating_mul(2) {
+        let highest = history.panic.map_or(burst, |panic| panic.highest.max(burst));
+        history.panic = Some(Panic { highest, last_over: history.now });
+    } else if history.panic.is_some_and(|panic| history.now - panic.last_over >= STABLE) {
+        history.panic = None;
+    }
+    let size = terms.keep_up.max(terms.drain).clamp(policy.min, policy.max);
+    history.panic.map_or(size, |panic| size.max(panic.highest.min(policy.max)))
+}
+
+/// At zero by choice, and nothing there yet that is worth a pod. Counts of one or two may be false: look twice.
+fn asleep(policy: &Policy, history: &History, sample: &Sample) -> bool {
+    let visible = sample.depth.unwrap_or_default().visible;
+    let polls = if visible <= TRANSIENT { 2 } else { 1 };
+    sample.current == 0 && policy.min == 0 && history.waiting_polls < polls
+}
+
+fn grow(policy: &Policy, history: &History, sample: &Sample, (wanted, terms): (u32, &Terms)) -> (u32, Reason) {
+    let current = sample.current;
+    let visible = sample.depth.unwrap_or_default().visible;
+    let why = if terms.drain > terms.keep_up { Reason::Drain } else { Reason::KeepUp };
+    let barely = u64::from(wanted) * 10 <= u64::from(current) * 11;
+    if current > 0 && visible == 0 && barely && current >= policy.min {
+        return (current, if current == policy.min { Reason::MinReached } else { why });
+    }
+    let reason = if current == 0 && policy.min == 0 {
+        Reason::FromZero
+    } else if history.panic.is_some() && wanted > current {
+        Reason::Panic
+    } else if terms.keep_up.max(terms.drain) > policy.max {
+        Reason::MaxReached
+    } else if terms.keep_up.max(terms.drain) <= policy.min {
+        Reason::MinReached
+    } else {
+        why
+    };
+    (wanted.max(u32::from(current == 0)), reason)
+}
+
+fn shrink(policy: &Policy, history: &History, sample: &Sample, terms: &Terms) -> (u32, Reason) {
+    let current = sample.current;
+    if let Some(reason) = must_not_shrink(policy, history, sample) {
+        return (current, reason);
+    }
+    let zero = policy.min == 0 && may_be_zero(policy, history);
+    let lowest = if zero { 0 } else { policy.min.max(1) };
+    let target = terms.window_max.min(policy.max).max(lowest);
+    if target >= current {
+        let idle = policy.min == 0 && !zero && current == lowest;
+        return (current, if idle { Reason::ToZero } else { Reason::Stabilised });
+    }
+    let small = u64::from(target) * 100 > u64::from(current) * 85 && current - target < 3;
+    if small && target != policy.min && target != 0 {
+        return (current, Reason::Stabilised);
+    }
+    let share = u64::from(current) * u64::from(policy.max_percent) / 100;
+    let step = u32::try_from(share).unwrap_or(u32::MAX).max(1);
+    let stepped = target.max(current.saturating_sub(step));
+    let floored = stepped.max(sample.busy_pods.min(current));
+    let reason = match floored {
+        _ if floored > stepped => Reason::BusyFloor,
+        0 => Reason::ToZero,
+        n if n == policy.min => Reason::MinReached,
+        _ => Reason::Stabilised,
+    };
+    (floored, reason)
+}
+
+fn must_not_shrink(policy: &Policy, history: &History, sample: &Sample) -> Option<Reason> {
+    let known_for = history.now - history.since.unwrap_or(history.now);
+    if policy.pause == Pause::Down {
+        Some(Reason::Paused)
+    } else if known_for < STABLE {
+        Some(Reason::ColdStart)
+    } else if history.panic.is_some() {
+        Some(Reason::Panic)
+    } else if sample.rolling {
+        Some(Reason::Rollout)
+    } else if sample.ready != sample.current || sample.pending > 0 {
+        Some(Reason::Stabilised)
+    } else {
+        None
+    }
+}
+
+fn may_be_zero(policy: &Policy, history: &History) -> bool {
+    let idle = history.idle_since.is_some_and(|since| history.now - since >= IDLE_TO_ZERO);
+    let last = history.last_completion.or(history.since).unwrap_or(history.now);
+    idle && history.now - last >= policy.to_zero_cooldown
+}
+
+/// The queue cannot be read: never fewer pods; more where the pods themselves say that they are full, or by policy.
+fn without_queue(policy: &Policy, history: &mut History, sample: &Sample) -> (u32, Reason) {
+    let current = sample.current;
+    let ceiling = policy.max.max(current);
+    let mut replicas = current.max(policy.min);
+    let blind_for = history.now - history.last_good.or(history.since).unwrap_or(history.now);
+    if let Some(least) = policy.fallback.filter(|_| blind_for >= policy.failure_after) {
+        replicas = replicas.max(least);
+    }
+    let full = history.saturated_since.is_some_and(|since| history.now - since >= STABLE);
+    if history.blind && full {
+        history.saturated_since = Some(history.now);
+        replicas = replicas.max(current.saturating_add((current / 4).max(1)));
+    }
+    (replicas.min(ceiling), Reason::Fallback)
+}
+
+fn limit(policy: &Policy, size: Size, terms: &Terms) -> Option<Limit> {
+    if size.pods() > policy.max {
+        Some(Limit::Max)
+    } else if policy.target_wait < terms.startup {
+        Some(Limit::TargetBelowStartup)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

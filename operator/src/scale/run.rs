@@ -1,0 +1,306 @@
+//! One loop per shop: look, decide, act, tell, sleep. Started and stopped by the reconciler.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::runtime::events::EventType;
+use shop_runtime::{ids, telemetry::chain};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    act,
+    decide::{Decision, decide},
+    depth::Gauge,
+    history::History,
+    pods::{Census, victims},
+    policy::{Depth, Pause, Policy, Sample},
+    reports::{Report, Reporters},
+    view::View,
+};
+use crate::{
+    assess::QueueHealth,
+    context::{Context, cached},
+    crd::{Mode, ShopDeploymentStatus},
+    names::Component,
+    queue::{Problem, QueueError},
+    validate::ValidatedShop,
+};
+
+const ACTIVE: Duration = Duration::from_secs(2);
+const RESTING: Duration = Duration::from_secs(10);
+/// So long after the last work a queue is still watched closely.
+const STAYS_ACTIVE: f64 = 600.0;
+const LONGEST_BACKOFF: u64 = 60;
+/// Refusals (no access, no such queue) do not mend themselves.
+const REFUSED: Duration = Duration::from_mins(5);
+/// Numbers alone are told no more often than this.
+const TELL_EVERY: f64 = 10.0;
+const POLLS_TO_BLIND: u32 = 3;
+
+/// The running loops, by the shops' uids.
+#[derive(Debug, Default)]
+pub struct Scalers(Mutex<HashMap<String, Running>>);
+
+#[derive(Debug)]
+struct Running {
+    shop: watch::Sender<Arc<ValidatedShop>>,
+    _stops: DropGuard,
+}
+
+impl Scalers {
+    /// Starts the shop's loop, or hands it the changed shop.
+    pub fn follow(&self, ctx: &Arc<Context>, shop: &ValidatedShop, status: Option<&ShopDeploymentStatus>) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = shop.owner.uid.clone();
+        if let Some(running) = running.get(&uid) {
+            running.shop.send_if_modified(|known| {
+                let changed = differs(known, shop);
+                if changed {
+                    *known = Arc::new(shop.clone());
+                }
+                changed
+            });
+            return;
+        }
+        let token = CancellationToken::new();
+        let (sender, receiver) = watch::channel(Arc::new(shop.clone()));
+        let scaler = Scaler::new(ctx.clone(), receiver, status);
+        running.insert(uid, Running { shop: sender, _stops: token.clone().drop_guard() });
+        ctx.shutdown.spawn_detached(async move {
+            tokio::select! {
+                () = scaler.run() => {}
+                () = token.cancelled() => {}
+            }
+        });
+    }
+
+    pub fn stop(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Stops every loop, as when the lease is lost.
+    pub fn stop_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn differs(a: &ValidatedShop, b: &ValidatedShop) -> bool {
+    a.spec.queue != b.spec.queue
+        || a.spec.aws != b.spec.aws
+        || a.scaling != b.scaling
+        || a.concurrency != b.concurrency
+        || a.secret_versions() != b.secret_versions()
+}
+
+struct Scaler {
+    ctx: Arc<Context>,
+    shop: watch::Receiver<Arc<ValidatedShop>>,
+    history: History,
+    gauge: Gauge,
+    reporters: Reporters,
+    census: Census,
+    missed: u32,
+    last_work: f64,
+    told: (f64, View),
+    last_scale: Option<Timestamp>,
+}
+
+/// What one look at the cluster found.
+struct Look {
+    worker: Arc<Deployment>,
+    pods: Vec<Arc<Pod>>,
+    reports: HashMap<String, Report>,
+    depth: Result<Depth, QueueError>,
+    sample: Sample,
+}
+
+impl Scaler {
+    fn new(
+        ctx: Arc<Context>,
+        shop: watch::Receiver<Arc<ValidatedShop>>,
+        status: Option<&ShopDeploymentStatus>,
+    ) -> Self {
+        let (now, first) = (ctx.clock.now(), shop.borrow().clone());
+        let scaling = status.and_then(|status| status.autoscaling.as_ref());
+        let memory = scaling.and_then(|scaling| scaling.memory.clone());
+        let worker = cached(&ctx.stores.deployments, &first.namespace, &Component::Worker.object_name(&first.name));
+        let replicas = worker.as_deref().and_then(|worker| worker.spec.replicas).unwrap_or(0);
+        // What runs now counts as needed a moment ago: a restart never takes pods away sooner.
+        let highest = memory.as_ref().map_or(0, |memory| memory.window_max).max(replicas);
+        let service = memory.and_then(|memory| memory.seconds_per_message);
+        Self {
+            history: History::restored(seconds(now), service, u32::try_from(highest).unwrap_or(0)),
+            gauge: Gauge::default(),
+            reporters: Reporters::new(now),
+            census: Census::new(now),
+            missed: 0,
+            last_work: seconds(now),
+            told: (0.0, View::default()),
+            last_scale: scaling.and_then(|scaling| scaling.last_scale_time.as_ref()).map(|time| time.0),
+            ctx,
+            shop,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let shop = self.shop.borrow_and_update().clone();
+            let wait = match self.look(&shop).await {
+                Some(look) => self.turn(&shop, look).await,
+                // The first pass has not made it yet.
+                None => ACTIVE,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(jittered(wait)) => {}
+                changed = self.shop.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.gauge.reset();
+                    self.missed = 0;
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, shop: &ValidatedShop) -> Option<Look> {
+        let worker = self.ctx.deployment(&shop.namespace, &shop.name, Component::Worker)?;
+        let pods = self.ctx.pods(&shop.namespace, &shop.name, Component::Worker);
+        let (depth, reports) = tokio::join!(self.gauge.read(&self.ctx, shop), self.reporters.ask(&pods));
+        self.ctx.metrics.polled(depth.is_ok());
+        let progress = self.reporters.progress(&pods, &reports);
+        // After the call: the Deployment may have changed meanwhile.
+        let worker = self.ctx.deployment(&shop.namespace, &shop.name, Component::Worker).unwrap_or(worker);
+        let counts = self.census.count(&worker, &pods, &reports);
+        let sample = Sample {
+            at: seconds(self.ctx.clock.now()),
+            depth: depth.as_ref().ok().copied(),
+            current: counts.current,
+            ready: counts.ready,
+            pending: counts.pending,
+            rolling: counts.rolling,
+            busy_pods: counts.busy_pods,
+            busy: counts.busy,
+            reporting: counts.reporting,
+            completed: progress.completed,
+            service_seconds: progress.service_seconds,
+            startup_seconds: counts.startup_seconds,
+        };
+        Some(Look { worker, pods, reports, depth, sample })
+    }
+
+    /// Decides, acts and tells; says how long to wait.
+    async fn turn(&mut self, shop: &ValidatedShop, look: Look) -> Duration {
+        let policy = Policy::of(shop);
+        let decision = decide(&policy, &mut self.history, &look.sample);
+        self.missed = if look.depth.is_ok() { 0 } else { self.missed.saturating_add(1) };
+        if look.sample.completed > 0 || look.sample.depth.is_some_and(|depth| !depth.is_empty()) {
+            self.last_work = look.sample.at;
+        }
+        if let Err(error) = self.act(shop, &look, &decision).await {
+            tracing::warn!(shop = shop.name, namespace = shop.namespace, error = %chain(&error), "scaling failed");
+        }
+        self.tell(shop, &look, decision);
+        self.wait(shop, &look)
+    }
+
+    async fn act(&mut self, shop: &ValidatedShop, look: &Look, decision: &Decision) -> Result<(), act::ActError> {
+        let Some(wanted) = wanted(shop, decision) else { return Ok(()) };
+        let current = look.sample.current;
+        if wanted < current {
+            let count = usize::try_from(current - wanted).unwrap_or(usize::MAX);
+            act::mark(&self.ctx, &look.pods, &victims(&look.pods, &look.reports, count)).await?;
+        }
+        if !act::scale(&self.ctx, &look.worker, wanted).await? {
+            return Ok(());
+        }
+        self.last_scale = Some(self.ctx.clock.now());
+        self.ctx.metrics.scaled(decision.reason.as_str());
+        let note = format!("workers {current} → {wanted}: {}", decision.explain());
+        tracing::info!(
+            shop = shop.name,
+            namespace = shop.namespace,
+            current,
+            wanted,
+            reason = decision.reason.as_str(),
+            "scaled"
+        );
+        if let Some(object) = cached(&self.ctx.stores.shops, &shop.namespace, &shop.name) {
+            self.ctx.event(&object, EventType::Normal, decision.reason.as_str(), note).await;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, shop: &ValidatedShop, look: &Look, decision: Decision) {
+        let queue = match &look.depth {
+            Ok(_) => QueueHealth::Readable,
+            Err(error) if error.is_refusal() || self.missed >= POLLS_TO_BLIND => QueueHealth::Bad(error.fault()),
+            Err(_) => self.told.1.queue.clone(),
+        };
+        let visible = look.sample.depth.map(|depth| depth.visible);
+        self.ctx.metrics.scaler(&shop.namespace, &shop.name, (decision.replicas, visible));
+        let view = View {
+            queue,
+            url: self.gauge.known_url().map(str::to_owned).or_else(|| self.told.1.url.clone()),
+            depth: look.sample.depth,
+            window_max: decision.terms.window_max,
+            learnt: self.history.learnt(),
+            decision: Some(decision),
+            last_scale: self.last_scale,
+        };
+        let now = look.sample.at;
+        let news = view.differs(&self.told.1);
+        let numbers = view.depth != self.told.1.depth && now - self.told.0 >= TELL_EVERY;
+        self.ctx.views.set(&shop.owner.uid, view.clone());
+        if news || numbers {
+            self.told = (now, view);
+            self.ctx.trigger(&shop.namespace, &shop.name);
+        }
+    }
+
+    fn wait(&self, shop: &ValidatedShop, look: &Look) -> Duration {
+        match &look.depth {
+            Ok(_) if look.sample.current > 0 || look.sample.at - self.last_work < STAYS_ACTIVE => ACTIVE,
+            Ok(_) => RESTING,
+            Err(error) if error.problem == Problem::Missing && shop.is_managed() => {
+                self.ctx.queues.recheck(&shop.owner.uid);
+                self.ctx.trigger(&shop.namespace, &shop.name);
+                RESTING
+            }
+            Err(error) if error.is_refusal() => REFUSED,
+            Err(_) => Duration::from_secs((1_u64 << self.missed.saturating_sub(1).min(6)).min(LONGEST_BACKOFF)),
+        }
+    }
+}
+
+/// The number to write; `None` where nothing may be written.
+fn wanted(shop: &ValidatedShop, decision: &Decision) -> Option<u32> {
+    if shop.scaling.pause == Pause::All {
+        None
+    } else if shop.scaling.suspended {
+        Some(0)
+    } else {
+        match shop.scaling.mode {
+            Mode::DrainTime => Some(decision.replicas),
+            Mode::Manual => shop.scaling.replicas,
+            Mode::Recommend => None,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
+/// ±10 %, so that many shops do not ask at once.
+fn jittered(wait: Duration) -> Duration {
+    let [byte] = ids::random_bytes::<1>().unwrap_or([128]);
+    wait.mul_f64(0.9 + f64::from(byte) / 255.0 * 0.2)
+}

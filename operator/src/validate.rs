@@ -1,0 +1,313 @@
+//! From what is there to what may be built: every fault is collected, nothing is read or written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+
+use crate::{
+    build::RESERVED_ENV,
+    conditions::Reason,
+    crd::{DeletionPolicy, FailurePolicy, Management, Mode, Queue, ShopDeployment, ShopDeploymentSpec},
+    names::{self, keys_secret},
+    scale::Pause,
+};
+
+/// What a shop refers to, as it was found.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Images for shops that name none.
+    pub api_image: String,
+    pub worker_image: String,
+    /// The Secrets of the shop's namespace that it names: their keys, and their resource versions.
+    pub secrets: BTreeMap<String, FoundSecret>,
+    /// The other shops this operator knows of.
+    pub others: Vec<OtherShop>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundSecret {
+    pub keys: BTreeSet<String>,
+    pub version: String,
+}
+
+/// Another shop, as far as sharing a queue goes.
+#[derive(Clone, Debug)]
+pub struct OtherShop {
+    pub name: String,
+    pub queue: Queue,
+    /// Older shops win: creation time, then uid.
+    pub age: (Option<String>, String),
+}
+
+/// A shop that can be built: every reference leads somewhere and every number fits.
+#[derive(Clone, Debug)]
+pub struct ValidatedShop {
+    pub name: String,
+    pub namespace: String,
+    pub owner: OwnerReference,
+    pub spec: ShopDeploymentSpec,
+    pub api_image: String,
+    pub worker_image: String,
+    pub keys_secret: String,
+    pub concurrency: u32,
+    pub scaling: Scaling,
+    secrets: BTreeMap<String, FoundSecret>,
+}
+
+/// `spec.worker.autoscaling` with its neighbours, in the scaler's terms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling {
+    pub mode: Mode,
+    pub replicas: Option<u32>,
+    pub suspended: bool,
+    pub pause: Pause,
+    pub target_wait_seconds: u32,
+    pub expected_seconds_per_message: f64,
+    pub min: u32,
+    pub max: u32,
+    pub activation: u64,
+    pub to_zero_cooldown_seconds: u32,
+    pub window_seconds: u32,
+    pub max_percent: u32,
+    pub failure_after_seconds: u32,
+    pub fallback: Option<u32>,
+}
+
+/// One thing that keeps a shop from being built, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl ValidatedShop {
+    pub fn is_managed(&self) -> bool {
+        self.spec.queue.management == Management::Managed
+    }
+
+    /// Whether the queue goes when the shop goes, which takes a finalizer.
+    pub fn deletes_queue(&self) -> bool {
+        self.is_managed() && self.spec.queue.deletion_policy == DeletionPolicy::Delete
+    }
+
+    pub fn generates_keys(&self) -> bool {
+        self.spec.auth.keys_secret_ref.is_none()
+    }
+
+    /// The versions of all Secrets that the shop names.
+    pub fn secret_versions(&self) -> &BTreeMap<String, FoundSecret> {
+        &self.secrets
+    }
+
+    /// Resource version of a Secret the shop names; empty for the generated one, whose content never changes.
+    pub fn secret_version(&self, name: &str) -> &str {
+        self.secrets.get(name).map_or("", |secret| &secret.version)
+    }
+}
+
+/// Name, uid and age of a shop, and its queue, for the others.
+pub fn as_other(shop: &ShopDeployment) -> OtherShop {
+    let created = shop.creation_timestamp().map(|time| time.0.to_string());
+    OtherShop {
+        name: format!("{}/{}", shop.namespace().unwrap_or_default(), shop.name_any()),
+        queue: shop.spec.queue.clone(),
+        age: (created, shop.uid().unwrap_or_default()),
+    }
+}
+
+/// The Secrets a shop names and the keys that it needs in each.
+pub fn needed_secrets(spec: &ShopDeploymentSpec) -> Vec<(&'static str, String, Vec<String>)> {
+    let mut needed = Vec::new();
+    let mongodb = &spec.mongodb.uri_secret_ref;
+    needed.push(("mongodb.uriSecretRef", mongodb.name.clone(), vec![mongodb.key.clone()]));
+    if let Some(redis) = &spec.redis {
+        let secret = &redis.url_secret_ref;
+        needed.push(("redis.urlSecretRef", secret.name.clone(), vec![secret.key.clone()]));
+    }
+    if let Some(secret) = &spec.aws.credentials_secret_ref {
+        let keys = ["accessKeyId", "secretAccessKey"].map(str::to_owned).to_vec();
+        needed.push(("aws.credentialsSecretRef", secret.name.clone(), keys));
+    }
+    if let Some(secret) = &spec.auth.staff_secret_ref {
+        needed.push(("auth.staffSecretRef", secret.name.clone(), ["email", "password"].map(str::to_owned).to_vec()));
+    }
+    if let Some(secret) = &spec.auth.keys_secret_ref {
+        needed.push(("auth.keysSecretRef", secret.name.clone(), vec![names::KEYS_FILE.to_owned()]));
+    }
+    needed
+}
+
+/// All faults at once, or a shop that can be built.
+pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, Vec<Fault>> {
+    let spec = &shop.spec;
+    let mut faults = secret_faults(spec, world);
+    faults.extend(queue_faults(shop, world));
+    faults.extend(number_faults(spec));
+    faults.extend(text_faults(spec));
+    let Some(owner) = shop.controller_owner_ref(&()) else {
+        return Err(vec![invalid("metadata: the object has no name or uid".to_owned())]);
+    };
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    Ok(ValidatedShop {
+        name: shop.name_any(),
+        namespace: shop.namespace().unwrap_or_default(),
+        owner,
+        api_image: spec.images.api.clone().unwrap_or_else(|| world.api_image.clone()),
+        worker_image: spec.images.worker.clone().unwrap_or_else(|| world.worker_image.clone()),
+        keys_secret: spec
+            .auth
+            .keys_secret_ref
+            .as_ref()
+            .map_or_else(|| keys_secret(&shop.name_any()), |s| s.name.clone()),
+        concurrency: unsigned(spec.worker.concurrency),
+        scaling: scaling(shop),
+        secrets: world.secrets.clone(),
+        spec: spec.clone(),
+    })
+}
+
+fn secret_faults(spec: &ShopDeploymentSpec, world: &World) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (field, name, keys) in needed_secrets(spec) {
+        match world.secrets.get(&name) {
+            None => faults.push(Fault {
+                reason: Reason::SecretMissing,
+                message: format!(
+                    "Secret {name} (spec.{field}) does not exist: create it with the key {}",
+                    keys.join(" and ")
+                ),
+            }),
+            Some(found) => faults.extend(keys.iter().filter(|key| !found.keys.contains(*key)).map(|key| Fault {
+                reason: Reason::SecretKeyMissing,
+                message: format!("Secret {name} (spec.{field}) has no key {key}: add it"),
+            })),
+        }
+    }
+    faults
+}
+
+fn queue_faults(shop: &ShopDeployment, world: &World) -> Vec<Fault> {
+    let me = as_other(shop);
+    let mut faults = Vec::new();
+    if let Some(first) = world.others.iter().find(|other| other.age < me.age && same_queue(&other.queue, &me.queue)) {
+        let message = format!(
+            "spec.queue is the queue of the older shop {} already: give this shop a queue of its own \
+             (where only the AWS accounts differ, say so with queue.url)",
+            first.name
+        );
+        faults.push(Fault { reason: Reason::QueueInUse, message });
+    }
+    if shop.spec.queue.name.is_some() == shop.spec.queue.url.is_some() {
+        faults.push(invalid("spec.queue: set exactly one of url and name".to_owned()));
+    }
+    faults
+}
+
+/// The same place (endpoint, or else region), name and account; an account that is not said counts as the same.
+fn same_queue(a: &Queue, b: &Queue) -> bool {
+    let place = |queue: &Queue| {
+        let endpoint = queue.endpoint.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        endpoint.unwrap_or_else(|| queue.region.clone())
+    };
+    let (a_account, a_name) = account_and_name(a);
+    let (b_account, b_name) = account_and_name(b);
+    let accounts_differ = matches!((a_account, b_account), (Some(a), Some(b)) if a != b);
+    place(a) == place(b) && a_name == b_name && !accounts_differ
+}
+
+fn account_and_name(queue: &Queue) -> (Option<&str>, &str) {
+    match (&queue.url, &queue.name) {
+        (Some(url), _) => {
+            let mut parts = url.trim_end_matches('/').rsplit('/');
+            let name = parts.next().unwrap_or_default();
+            (parts.next(), name)
+        }
+        (None, name) => (None, name.as_deref().unwrap_or_default()),
+    }
+}
+
+/// What the schema checks too: an operator may meet objects that an older schema let in.
+fn number_faults(spec: &ShopDeploymentSpec) -> Vec<Fault> {
+    let (worker, scaling) = (&spec.worker, &spec.worker.autoscaling);
+    let mut faults = Vec::new();
+    if scaling.min > scaling.max {
+        faults.push(invalid(format!("spec.worker.autoscaling: min {} is above max {}", scaling.min, scaling.max)));
+    }
+    let grace = worker.max_processing_seconds + 30;
+    if worker.termination_grace_period_seconds < grace {
+        faults.push(invalid(format!(
+            "spec.worker.terminationGracePeriodSeconds must be at least maxProcessingSeconds + 30, which is {grace}"
+        )));
+    }
+    if worker.concurrency < 1 || !scaling.expected_seconds_per_message.is_finite() {
+        faults.push(invalid("spec.worker: concurrency and expectedSecondsPerMessage must be positive".to_owned()));
+    }
+    faults
+}
+
+fn text_faults(spec: &ShopDeploymentSpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for network in spec.settings.trusted_proxies.iter().filter(|network| !is_network(network)) {
+        faults.push(invalid(format!("spec.settings.trustedProxies: {network:?} is no network such as 10.0.0.0/8")));
+    }
+    for (field, env) in [("api", &spec.api.env), ("worker", &spec.worker.env)] {
+        for variable in env.iter().filter(|variable| RESERVED_ENV.contains(&variable.name.as_str())) {
+            faults.push(invalid(format!(
+                "spec.{field}.env: {} is taken from a Secret or set by the operator: use the typed field",
+                variable.name
+            )));
+        }
+    }
+    faults
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "0"));
+    let Ok(address) = address.parse::<std::net::IpAddr>() else { return false };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    prefix.parse::<u8>().is_ok_and(|bits| bits <= most)
+}
+
+fn scaling(shop: &ShopDeployment) -> Scaling {
+    let (worker, scaling) = (&shop.spec.worker, &shop.spec.worker.autoscaling);
+    let annotated = |key: &str| shop.annotations().get(key).is_some_and(|value| value != "false");
+    let pause = if shop.spec.paused || annotated(names::PAUSE_SCALING) {
+        Pause::All
+    } else if annotated(names::PAUSE_SCALE_DOWN) {
+        Pause::Down
+    } else {
+        Pause::No
+    };
+    let fallback =
+        (scaling.failure.policy == FailurePolicy::Static).then(|| unsigned(scaling.failure.replicas.unwrap_or(0)));
+    Scaling {
+        mode: scaling.mode,
+        replicas: worker.replicas.map(unsigned),
+        suspended: shop.spec.suspended,
+        pause,
+        target_wait_seconds: unsigned(scaling.target_wait_seconds),
+        expected_seconds_per_message: scaling.expected_seconds_per_message,
+        min: unsigned(scaling.min),
+        max: unsigned(scaling.max),
+        activation: u64::from(unsigned(scaling.activation)),
+        to_zero_cooldown_seconds: unsigned(scaling.to_zero_cooldown_seconds),
+        window_seconds: unsigned(scaling.scale_down.window_seconds),
+        max_percent: unsigned(scaling.scale_down.max_percent),
+        failure_after_seconds: unsigned(scaling.failure.after_seconds),
+        fallback,
+    }
+}
+
+fn unsigned(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+fn invalid(message: String) -> Fault {
+    Fault { reason: Reason::InvalidSpec, message }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

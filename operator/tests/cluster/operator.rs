@@ -1,0 +1,345 @@
+//! The operator against a real API server: what it makes, keeps, leaves alone, and says.
+
+use crate::harness::Harness;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use shop_operator::crd::ShopDeployment;
+
+/// Version and identity of everything a shop consists of.
+async fn versions(harness: &Harness) -> Vec<String> {
+    let mut versions = Vec::new();
+    macro_rules! add {
+        ($($kind:ty),*) => {$(
+            for object in harness.api::<$kind>().list(&ListParams::default().labels("app.kubernetes.io/managed-by=shop-operator")).await.unwrap() {
+                versions.push(format!("{} {} {:?}", stringify!($kind), object.name_any(), object.resource_version()));
+            }
+        )*};
+    }
+    add!(ServiceAccount, ConfigMap, Secret, NetworkPolicy, Service, Ingress, PodDisruptionBudget);
+    for object in harness.api::<Deployment>().list(&ListParams::default()).await.unwrap() {
+        // Its status belongs to the deployment controller.
+        versions.push(format!(
+            "Deployment {} {:?} {:?}",
+            object.name_any(),
+            object.metadata.generation,
+            object.annotations().get("shop.xhipment.io/built")
+        ));
+    }
+    versions
+}
+
+async fn built(harness: &Harness) {
+    harness.exists::<PodDisruptionBudget>("demo-worker").await;
+    harness.condition("demo", "Progressing", |status, _| status == "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_is_made_with_everything_it_needs() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+
+    for component in ["api", "worker"] {
+        let name = format!("demo-{component}");
+        assert_eq!(harness.exists::<ServiceAccount>(&name).await.automount_service_account_token, Some(false));
+        harness.exists::<ConfigMap>(&name).await;
+        harness.exists::<NetworkPolicy>(&name).await;
+        harness.exists::<PodDisruptionBudget>(&name).await;
+        let deployment: Deployment = harness.exists(&name).await;
+        assert_eq!(deployment.spec.replicas, Some(1));
+    }
+    harness.exists::<Service>("demo-api").await;
+    harness.exists::<Ingress>("demo-api").await;
+    let keys = harness.exists::<Secret>("demo-keys").await;
+    assert!(keys.data.unwrap().contains_key("keys.json"));
+    // The scaler cannot read the queue, says so, and holds.
+    let message = harness
+        .condition("demo", "QueueReadable", |status, reason| status == "False" && reason == "QueueUnreachable")
+        .await;
+    assert!(message.contains("spec.queue.endpoint"), "{message}");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_pass_the_restricted_level() {
+    let harness = Harness::with_operator().await;
+    let level = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(harness.client.clone());
+    namespaces.patch(&harness.namespace, &PatchParams::default(), &Patch::Merge(&level)).await.unwrap();
+    harness.apply("demo", json!({})).await;
+    for name in ["demo-api", "demo-worker"] {
+        let deployment: Deployment = harness.exists(name).await;
+        harness
+            .eventually("pods that are admitted", async || {
+                let pods = harness.api::<k8s_openapi::api::core::v1::Pod>();
+                let selector = deployment.spec.selector.match_labels.clone().unwrap();
+                let labels: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let found = pods.list(&ListParams::default().labels(&labels.join(","))).await.unwrap();
+                (!found.items.is_empty()).then_some(())
+            })
+            .await;
+    }
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_object_comes_back_and_keys_stay() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    let keys = harness.exists::<Secret>("demo-keys").await.data;
+
+    macro_rules! comes_back {
+        ($kind:ty, $name:expr) => {
+            let before = harness.exists::<$kind>($name).await.uid();
+            harness.api::<$kind>().delete($name, &DeleteParams::background()).await.unwrap();
+            let what = concat!(stringify!($kind), " again");
+            harness
+                .eventually(what, async || {
+                    let found = harness.api::<$kind>().get_opt($name).await.unwrap()?;
+                    (found.uid() != before).then_some(())
+                })
+                .await;
+        };
+    }
+    comes_back!(ServiceAccount, "demo-worker");
+    comes_back!(ConfigMap, "demo-api");
+    comes_back!(NetworkPolicy, "demo-worker");
+    comes_back!(Service, "demo-api");
+    comes_back!(Ingress, "demo-api");
+    comes_back!(PodDisruptionBudget, "demo-api");
+    comes_back!(Deployment, "demo-worker");
+    assert_eq!(harness.exists::<Secret>("demo-keys").await.data, keys, "keys are never overwritten");
+    comes_back!(Secret, "demo-keys");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_change_is_set_back_and_what_is_theirs_stays() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    let service = harness.api::<Service>();
+    let meddling = json!({ "metadata": { "labels": { "mine": "yes" } }, "spec": { "ports": [{ "name": "http", "port": 81, "targetPort": "http" }] } });
+    let params = PatchParams { field_manager: Some("meddler".to_owned()), ..PatchParams::default() };
+    service.patch("demo-api", &params, &Patch::Merge(&meddling)).await.unwrap();
+    harness
+        .eventually("the port again", async || {
+            let found = service.get("demo-api").await.unwrap();
+            let port = found.spec.as_ref()?.ports.as_ref()?.first()?.port;
+            (port == 80 && found.labels().contains_key("mine")).then_some(())
+        })
+        .await;
+    let events: Api<k8s_openapi::api::events::v1::Event> = harness.api();
+    harness
+        .eventually("an event that names the meddler", async || {
+            let found = events.list(&ListParams::default()).await.unwrap();
+            found.into_iter().find(|event| {
+                event.reason.as_deref() == Some("FieldTakenBack")
+                    && event.note.as_deref().unwrap_or("").contains("meddler")
+            })
+        })
+        .await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_operator_finds_nothing_to_write() {
+    let mut harness = Harness::new().await;
+    let first = harness.start_operator("one");
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    harness.condition("demo", "QueueReadable", |status, _| status == "False").await;
+    // The scaler's first act is to make the replicas its own, which the builder then leaves out.
+    harness
+        .eventually("settled objects", async || {
+            let worker = harness.exists::<Deployment>("demo-worker").await;
+            let scaler = worker.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some("shop-scaler"));
+            let before = versions(&harness).await;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            (scaler && before == versions(&harness).await).then_some(())
+        })
+        .await;
+    let before = versions(&harness).await;
+    harness.stop_operator(first).await;
+    harness.start_operator("two");
+    harness
+        .eventually("the second operator to lead", async || {
+            let lease = harness.exists::<Lease>("shop-operator").await;
+            (lease.spec?.holder_identity? == "two").then_some(())
+        })
+        .await;
+    // A change that concerns the status alone makes a whole pass.
+    harness.apply("demo", json!({ "queue": { "endpoint": "http://127.0.0.1:1", "visibilityTimeoutSeconds": 60 }, "suspended": false })).await;
+    let annotate = json!({ "metadata": { "annotations": { "test/touch": "1" } } });
+    harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&annotate)).await.unwrap();
+    harness.condition("demo", "QueueReadable", |status, _| status == "False").await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(versions(&harness).await, before);
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_is_named_and_its_arrival_is_noticed() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({ "redis": { "urlSecretRef": { "name": "redis" } } })).await;
+    let message =
+        harness.condition("demo", "ConfigValid", |status, reason| status == "False" && reason == "SecretMissing").await;
+    assert!(message.contains("Secret redis (spec.redis.urlSecretRef) does not exist"), "{message}");
+    harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "SecretMissing").await;
+    assert!(
+        harness.api::<Deployment>().get_opt("demo-api").await.unwrap().is_none(),
+        "nothing is made from a bad spec"
+    );
+
+    harness.secret("redis", &[("wrong", "x")]).await;
+    harness.condition("demo", "ConfigValid", |_, reason| reason == "SecretKeyMissing").await;
+    let right = json!({ "stringData": { "url": "redis://nowhere" } });
+    harness.api::<Secret>().patch("redis", &PatchParams::default(), &Patch::Merge(&right)).await.unwrap();
+    harness.condition("demo", "ConfigValid", |status, _| status == "True").await;
+    harness.exists::<Deployment>("demo-api").await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_change_harms_nothing_that_runs() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    let before = harness.exists::<Deployment>("demo-api").await;
+    harness.apply("demo", json!({ "settings": { "trustedProxies": ["not-a-network"] } })).await;
+    let message =
+        harness.condition("demo", "ConfigValid", |status, reason| status == "False" && reason == "InvalidSpec").await;
+    assert!(message.contains("not-a-network"), "{message}");
+    assert_eq!(harness.exists::<Deployment>("demo-api").await.metadata.generation, before.metadata.generation);
+    harness.apply("demo", json!({ "settings": { "trustedProxies": ["10.0.0.0/8"] } })).await;
+    harness.condition("demo", "ConfigValid", |status, _| status == "True").await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_wanted_goes() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    harness
+        .apply("demo", json!({ "api": { "ingress": { "enabled": false } }, "networkPolicy": { "enabled": false } }))
+        .await;
+    harness
+        .eventually("no Ingress and no NetworkPolicy", async || {
+            let ingress = harness.api::<Ingress>().list(&ListParams::default()).await.unwrap();
+            let policies = harness.api::<NetworkPolicy>().list(&ListParams::default()).await.unwrap();
+            (ingress.items.is_empty() && policies.items.is_empty()).then_some(())
+        })
+        .await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ones_object_is_not_taken() {
+    let harness = Harness::with_operator().await;
+    let taken = serde_json::from_value(json!({
+        "metadata": { "name": "demo-api", "labels": { "app.kubernetes.io/managed-by": "shop-operator" } },
+        "data": { "mine": "yes" },
+    }));
+    harness.api::<ConfigMap>().create(&kube::api::PostParams::default(), &taken.unwrap()).await.unwrap();
+    harness.apply("demo", json!({})).await;
+    let message = harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "NameTaken").await;
+    assert!(message.contains("ConfigMap demo-api"), "{message}");
+    assert_eq!(harness.exists::<ConfigMap>("demo-api").await.data.unwrap()["mine"], "yes");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_shop_is_only_watched() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    harness.apply("demo", json!({ "paused": true })).await;
+    harness.condition("demo", "Paused", |status, _| status == "True").await;
+    harness.api::<PodDisruptionBudget>().delete("demo-api", &DeleteParams::default()).await.unwrap();
+    harness.apply("demo", json!({ "paused": true, "settings": { "displayName": "Other" } })).await;
+    harness.condition("demo", "Paused", |status, _| status == "True").await;
+    assert!(harness.api::<PodDisruptionBudget>().get_opt("demo-api").await.unwrap().is_none());
+    harness.apply("demo", json!({})).await;
+    harness.exists::<PodDisruptionBudget>("demo-api").await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manual_scaling_goes_through_the_scale_subresource() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({ "worker": { "autoscaling": { "mode": "Manual" } } })).await;
+    built(&harness).await;
+    let scale = json!({ "spec": { "replicas": 3 } });
+    harness.api::<ShopDeployment>().patch_scale("demo", &PatchParams::default(), &Patch::Merge(&scale)).await.unwrap();
+    harness
+        .eventually("three workers", async || {
+            (harness.exists::<Deployment>("demo-worker").await.spec.replicas == Some(3)).then_some(())
+        })
+        .await;
+    harness.condition("demo", "ScalingActive", |status, reason| status == "False" && reason == "ManualMode").await;
+
+    harness.apply("other", json!({})).await;
+    let refused =
+        harness.api::<ShopDeployment>().patch_scale("other", &PatchParams::default(), &Patch::Merge(&scale)).await;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("needs autoscaling.mode Manual"), "{message}");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_shop_keeps_everything_but_its_pods() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    harness.apply("demo", json!({ "suspended": true })).await;
+    let replicas = async || {
+        let api = harness.exists::<Deployment>("demo-api").await.spec.replicas;
+        (api, harness.exists::<Deployment>("demo-worker").await.spec.replicas)
+    };
+    harness.eventually("no pods", async || (replicas().await == (Some(0), Some(0))).then_some(())).await;
+    harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "Suspended").await;
+    harness.apply("demo", json!({})).await;
+    harness.eventually("pods again", async || (replicas().await == (Some(1), Some(1))).then_some(())).await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_is_handed_over_at_once() {
+    let mut harness = Harness::new().await;
+    let first = harness.start_operator("one");
+    let holder = async || harness.exists::<Lease>("shop-operator").await.spec.unwrap().holder_identity;
+    harness.eventually("a first leader", async || (holder().await.as_deref() == Some("one")).then_some(())).await;
+    harness.start_operator("two");
+    harness.stop_operator(first).await;
+    let started = std::time::Instant::now();
+    let holder = async || harness.exists::<Lease>("shop-operator").await.spec.unwrap().holder_identity;
+    harness.eventually("the next leader", async || (holder().await.as_deref() == Some("two")).then_some(())).await;
+    assert!(started.elapsed().as_secs() < 4, "a clean hand-over took {:?}", started.elapsed());
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_shop_with_an_existing_queue_needs_no_operator() {
+    let mut harness = Harness::new().await;
+    let operator = harness.start_operator("one");
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    harness.stop_operator(operator).await;
+    let shop = harness.shop("demo").await;
+    assert!(shop.finalizers().is_empty());
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    harness.eventually("the garbage collector", async || versions(&harness).await.is_empty().then_some(())).await;
+    harness.finish().await;
+}

@@ -1,0 +1,237 @@
+//! Managed queues, on a real API server and a real SQS (`SHOP_TEST_SQS_ENDPOINT`): made, repaired, read, scaled by, deleted.
+
+use crate::harness::Harness;
+use aws_sdk_sqs::{
+    Client,
+    types::{QueueAttributeName, SendMessageBatchRequestEntry},
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use shop_operator::crd::ShopDeployment;
+use shop_runtime::{
+    aws::{self, Service},
+    ids::random_hex,
+};
+
+struct Sqs {
+    client: Client,
+    endpoint: String,
+    name: String,
+}
+
+impl Sqs {
+    async fn new() -> Self {
+        let help = "SHOP_TEST_SQS_ENDPOINT is not set: run `cargo xtask test operator`, which starts SQS";
+        #[expect(clippy::disallowed_methods, reason = "tests take the servers' addresses from the environment")]
+        let endpoint = std::env::var("SHOP_TEST_SQS_ENDPOINT").expect(help);
+        shop_runtime::install_tls_provider();
+        let service = Service { region: "ap-south-1".to_owned(), endpoint: Some(endpoint.clone()) };
+        let key = || "test".to_owned().into();
+        let client = aws::sqs_with_key(&service, &key(), &key()).await;
+        Self { client, endpoint, name: format!("orders-{}", random_hex::<5>().unwrap()) }
+    }
+
+    /// A shop's spec with a Managed queue here.
+    fn spec(&self, patch: Value) -> Value {
+        let mut spec = json!({
+            "queue": { "name": self.name, "endpoint": self.endpoint, "management": "Managed", "deletionPolicy": "Delete" },
+        });
+        if let (Value::Object(spec), Value::Object(patch)) = (&mut spec, patch) {
+            spec.extend(patch);
+        }
+        spec
+    }
+
+    async fn url(&self, name: &str) -> Option<String> {
+        self.client.get_queue_url().queue_name(name).send().await.ok()?.queue_url
+    }
+
+    async fn attribute(&self, name: &str, attribute: QueueAttributeName) -> Option<String> {
+        let url = self.url(name).await?;
+        let request = self.client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
+        request.send().await.unwrap().attributes.unwrap_or_default().remove(&attribute)
+    }
+
+    async fn send(&self, count: usize) {
+        let url = self.url(&self.name).await.unwrap();
+        for batch in 0..count.div_ceil(10) {
+            let entries = (0..10.min(count - batch * 10))
+                .map(|n| SendMessageBatchRequestEntry::builder().id(n.to_string()).message_body("{}").build().unwrap());
+            let request = self.client.send_message_batch().queue_url(&url).set_entries(Some(entries.collect()));
+            request.send().await.unwrap();
+        }
+    }
+
+    async fn purge(&self) {
+        let url = self.url(&self.name).await.unwrap();
+        self.client.purge_queue().queue_url(url).send().await.unwrap();
+    }
+
+    async fn clean(&self) {
+        for name in [self.name.clone(), format!("{}-dlq", self.name)] {
+            if let Some(url) = self.url(&name).await {
+                self.client.delete_queue().queue_url(url).send().await.unwrap();
+            }
+        }
+    }
+}
+
+async fn with_operator() -> (Harness, Sqs) {
+    let (mut harness, sqs) = (Harness::new().await, Sqs::new().await);
+    harness.start_operator("one");
+    (harness, sqs)
+}
+
+async fn readable(harness: &Harness) {
+    harness.condition("demo", "QueueReadable", |status, _| status == "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_managed_queue_is_made_with_its_dead_letter_queue_and_repaired() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    assert_eq!(sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await.as_deref(), Some("60"));
+    let redrive = sqs.attribute(&sqs.name, QueueAttributeName::RedrivePolicy).await.unwrap();
+    assert!(redrive.contains(&format!("{}-dlq", sqs.name)) && redrive.contains("10"), "{redrive}");
+    let status = harness.shop("demo").await.status.unwrap();
+    assert!(status.queue.unwrap().dead_letter_url.unwrap().ends_with(&format!("{}-dlq", sqs.name)));
+
+    let url = sqs.url(&sqs.name).await.unwrap();
+    let drift = sqs.client.set_queue_attributes().queue_url(url).attributes(QueueAttributeName::VisibilityTimeout, "5");
+    drift.send().await.unwrap();
+    let mut spec = sqs.spec(json!({}));
+    spec["queue"]["deadLetter"] = json!({ "maxReceiveCount": 4 });
+    harness.apply("demo", spec).await;
+    harness
+        .eventually("repaired attributes", async || {
+            let visibility = sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await?;
+            let redrive = sqs.attribute(&sqs.name, QueueAttributeName::RedrivePolicy).await?;
+            (visibility == "60" && redrive.contains('4')).then_some(())
+        })
+        .await;
+    harness.finish().await;
+    sqs.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_comes_back() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    sqs.clean().await;
+    harness.eventually("the queue again", async || sqs.url(&sqs.name).await).await;
+    readable(&harness).await;
+    harness.finish().await;
+    sqs.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_the_shops_tag_is_refused_and_left_alone() {
+    let (harness, sqs) = with_operator().await;
+    sqs.client.create_queue().queue_name(&sqs.name).send().await.unwrap();
+    let before = sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await;
+    harness.apply("demo", sqs.spec(json!({ "queue": {
+        "name": sqs.name, "endpoint": sqs.endpoint, "management": "Managed", "deletionPolicy": "Delete", "visibilityTimeoutSeconds": 77,
+    } }))).await;
+    let message = harness
+        .condition("demo", "QueueReadable", |status, reason| status == "False" && reason == "QueueNotOwned")
+        .await;
+    assert!(message.contains("carries no tag"), "{message}");
+    assert_eq!(sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await, before);
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    gone(&harness).await;
+    assert!(sqs.url(&sqs.name).await.is_some(), "another one's queue was deleted");
+    harness.finish().await;
+    sqs.clean().await;
+}
+
+async fn gone(harness: &Harness) {
+    let shops = harness.api::<ShopDeployment>();
+    harness.eventually("the shop's end", async || shops.get_opt("demo").await.unwrap().is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_queue_goes_with_its_shop() {
+    let (harness, sqs) = with_operator().await;
+    let shop = harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    assert_eq!(harness.shop("demo").await.finalizers(), ["shop.xhipment.io/queue"]);
+    assert!(shop.finalizers().is_empty());
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    gone(&harness).await;
+    assert_eq!((sqs.url(&sqs.name).await, sqs.url(&format!("{}-dlq", sqs.name)).await), (None, None));
+    harness
+        .eventually("no Deployments", async || {
+            let left = harness.api::<Deployment>().list(&kube::api::ListParams::default()).await.unwrap();
+            left.items.is_empty().then_some(())
+        })
+        .await;
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_messages_is_never_deleted() {
+    let (harness, sqs) = with_operator().await;
+    // No workers: nobody takes the messages.
+    harness.apply("demo", sqs.spec(json!({ "suspended": true }))).await;
+    readable(&harness).await;
+    sqs.send(3).await;
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    let message =
+        harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "QueueNotEmpty").await;
+    assert!(message.contains("holds 3 messages") && message.contains("deletionPolicy to Retain"), "{message}");
+    assert!(sqs.url(&sqs.name).await.is_some());
+    sqs.purge().await;
+    gone(&harness).await;
+    assert_eq!(sqs.url(&sqs.name).await, None);
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retain_lets_a_shop_go_and_leaves_its_queue() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", sqs.spec(json!({ "suspended": true }))).await;
+    readable(&harness).await;
+    sqs.send(1).await;
+    let shops = harness.api::<ShopDeployment>();
+    shops.delete("demo", &DeleteParams::default()).await.unwrap();
+    harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "QueueNotEmpty").await;
+    let retain = json!({ "spec": { "queue": { "deletionPolicy": "Retain" } } });
+    shops.patch("demo", &PatchParams::default(), &Patch::Merge(&retain)).await.unwrap();
+    gone(&harness).await;
+    assert!(sqs.url(&sqs.name).await.is_some());
+    harness.finish().await;
+    sqs.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_brings_workers() {
+    let (harness, sqs) = with_operator().await;
+    let worker = json!({ "concurrency": 2, "autoscaling": { "max": 6, "targetWaitSeconds": 20, "expectedSecondsPerMessage": 0.5 } });
+    harness.apply("demo", sqs.spec(json!({ "worker": worker }))).await;
+    readable(&harness).await;
+    let before = harness.exists::<Deployment>("demo-worker").await;
+    assert_eq!(before.spec.replicas, Some(1));
+    sqs.send(400).await;
+    let started = std::time::Instant::now();
+    let replicas = async || harness.exists::<Deployment>("demo-worker").await.spec.replicas;
+    harness.eventually("six workers", async || (replicas().await == Some(6)).then_some(())).await;
+    assert!(started.elapsed().as_secs() <= 5, "took {:?}", started.elapsed());
+    let explained = harness
+        .eventually("an explanation", async || {
+            let scaling = harness.shop("demo").await.status?.autoscaling?;
+            (scaling.desired == 6).then_some(scaling)
+        })
+        .await;
+    assert!(explained.explain.contains("capped by max 6"), "{}", explained.explain);
+    harness.condition("demo", "ScalingLimited", |status, reason| status == "True" && reason == "MaxReached").await;
+    let worker = harness.exists::<Deployment>("demo-worker").await;
+    assert!(worker.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some("shop-scaler")));
+    harness.finish().await;
+    sqs.clean().await;
+}

@@ -1,0 +1,70 @@
+//! One received batch, from deliveries to settled receipts: merges repeats, keeps messages hidden while they are in
+//! work, and deletes or gives back each one according to what became of its job.
+
+mod conclude;
+mod settle;
+mod sort;
+
+use std::time::{Duration, Instant};
+
+use shop_store::order_cache::OrderCache;
+use tokio_util::sync::CancellationToken;
+
+use self::sort::sort_out;
+use crate::{
+    delivery::{Delivery, Inbox, Receipt},
+    gate::Gate,
+    handle::Handler,
+    metrics::{Outcome, WorkerMetrics},
+    report::Activity,
+};
+
+/// What every batch is worked on with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    pub inbox: Inbox,
+    pub handler: Handler,
+    pub cache: OrderCache,
+    pub gate: Gate,
+    pub activity: Activity,
+    pub metrics: WorkerMetrics,
+    pub limits: Limits,
+    /// Cancelled when unfinished work must be handed back.
+    pub deadline: CancellationToken,
+}
+
+/// Times and counts from the configuration.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub simulated_work: Duration,
+    pub max_processing: Duration,
+    pub max_receive_count: u32,
+}
+
+impl Workshop {
+    /// Works on messages that were just received, until each is deleted or given back.
+    pub async fn work(&self, deliveries: Vec<Delivery>) {
+        let mut held = self.activity.begin(deliveries.len());
+        let receipts: Vec<Receipt> = deliveries.iter().map(|delivery| delivery.receipt.clone()).collect();
+        let started = Instant::now();
+        let (jobs, strangers) = sort_out(deliveries);
+        let settled = tokio::select! {
+            settled = tokio::time::timeout(self.limits.max_processing, self.settle(&jobs)) => settled.ok(),
+            never = self.inbox.keep_hidden(&receipts) => match never {},
+            () = self.deadline.cancelled() => return self.hand_back(&receipts).await,
+        };
+        held.worked();
+        match settled {
+            Some(settled) => self.conclude(&jobs, settled, started.elapsed()).await,
+            None => self.overran(&jobs).await,
+        }
+        self.reject(&strangers).await;
+    }
+
+    /// Leaves everything to another worker at once.
+    async fn hand_back(&self, receipts: &[Receipt]) {
+        tracing::warn!(messages = receipts.len(), "the worker must leave: unfinished messages are handed back");
+        self.metrics.count(Outcome::HandedBack, receipts.len());
+        self.inbox.give_back(receipts, Duration::ZERO).await;
+    }
+}

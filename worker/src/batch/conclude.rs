@@ -1,0 +1,126 @@
+//! What follows from a settled batch: the cache, the receipts, the counters, and what a failure costs.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use shop_domain::message::Message;
+use shop_runtime::telemetry::chain;
+
+use super::{Workshop, settle::Settled, sort::Job};
+use crate::{
+    delivery::{Delivery, Receipt, back_off},
+    handle::{HandleError, Handled, Verdict},
+    metrics::Outcome,
+};
+
+impl Workshop {
+    /// Deletes what is settled, each message after `service` of work, and gives the rest back.
+    pub(super) async fn conclude(&self, jobs: &[Job], mut settled: Settled, service: Duration) {
+        let now = self.handler.now();
+        let (mut done, mut orders) = (Vec::<Receipt>::new(), Vec::new());
+        let mut failed = Vec::new();
+        for job in jobs {
+            match settled.remove(&job.message) {
+                Some(Ok(Handled { verdict: Verdict::Unknown, .. })) | None => failed.push((job, None)),
+                Some(Ok(handled)) => {
+                    self.note(job, outcome(handled.verdict), now);
+                    done.extend_from_slice(&job.receipts);
+                    orders.extend(handled.order);
+                }
+                Some(Err(error)) => failed.push((job, Some(error))),
+            }
+        }
+        join_all(orders.iter().map(|order| self.cache.put(order))).await;
+        self.inbox.delete(&done).await;
+        self.activity.complete(done.len(), service);
+        join_all(jobs.iter().map(|job| self.note_repeats(job))).await;
+        join_all(failed.iter().map(|(job, error)| self.fail(job, error.as_deref()))).await;
+    }
+
+    /// Gives everything back that could not be settled in time.
+    pub(super) async fn overran(&self, jobs: &[Job]) {
+        let seconds = self.limits.max_processing.as_secs();
+        tracing::error!(seconds, jobs = jobs.len(), "a batch took longer than SHOP_WORKER_MAX_PROCESSING_SECONDS");
+        for job in jobs {
+            self.metrics.count(Outcome::Failed, job.receipts.len());
+            self.inbox.give_back(&job.receipts, back_off(job.receive_count)).await;
+        }
+    }
+
+    /// Leaves messages that are not of this shop to the dead letters.
+    pub(super) async fn reject(&self, strangers: &[Delivery]) {
+        for stranger in strangers {
+            tracing::error!(
+                message_id = stranger.id,
+                receive_count = stranger.receive_count,
+                "a message cannot be read; after its last delivery it is among the dead letters"
+            );
+            self.metrics.count(Outcome::Unparseable, 1);
+            let delay = self.delay(stranger.receive_count);
+            self.inbox.give_back(std::slice::from_ref(&stranger.receipt), delay).await;
+        }
+    }
+
+    async fn fail(&self, job: &Job, error: Option<&HandleError>) {
+        let id = job.message.group();
+        match error {
+            Some(error) if error.is_outage() => self.gate.close(),
+            Some(error) => {
+                tracing::error!(id, receive_count = job.receive_count, error = chain(error), "a job failed");
+                if job.receive_count >= self.limits.max_receive_count {
+                    self.record_last_failure(&job.message).await;
+                }
+            }
+            None => {
+                tracing::error!(id, receive_count = job.receive_count, "a message names a document that is not there")
+            }
+        }
+        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Unknown };
+        self.metrics.count(outcome, job.receipts.len());
+        self.inbox.give_back(&job.receipts, self.delay(job.receive_count)).await;
+    }
+
+    /// The queue moves the message to its dead letters next: the buyer must hear of it.
+    async fn record_last_failure(&self, message: &Message) {
+        let Message::OrderPlaced { order_id } = message else { return };
+        match self.handler.give_up(order_id).await {
+            Ok(true) => tracing::error!(%order_id, "the order failed with its last delivery"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%order_id, error = chain(&error), "the order's failure is not recorded"),
+        }
+    }
+
+    async fn note_repeats(&self, job: &Job) {
+        let (Message::OrderPlaced { order_id } | Message::OrderCancelled { order_id }) = &job.message else { return };
+        if job.receive_count > 1
+            && let Err(error) = self.handler.note_repeats(order_id, job.receive_count).await
+        {
+            tracing::debug!(%order_id, error = chain(&error), "the number of deliveries is not recorded");
+        }
+    }
+
+    /// After the last delivery a message goes to the dead letters as soon as it is visible: no reason to wait.
+    fn delay(&self, receive_count: u32) -> Duration {
+        if receive_count >= self.limits.max_receive_count { Duration::ZERO } else { back_off(receive_count) }
+    }
+
+    fn note(&self, job: &Job, outcome: Outcome, now: Timestamp) {
+        self.metrics.count(outcome, job.receipts.len());
+        if let Some(sent_at) = job.sent_at {
+            self.metrics.age.observe(now.duration_since(sent_at).as_secs_f64().max(0.0));
+        }
+    }
+}
+
+fn outcome(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Processed => Outcome::Processed,
+        Verdict::OutOfStock => Outcome::OutOfStock,
+        Verdict::AlreadySettled => Outcome::AlreadySettled,
+        Verdict::Applied => Outcome::Applied,
+        Verdict::Refused => Outcome::Refused,
+        Verdict::Restocked => Outcome::Restocked,
+        Verdict::Unknown => Outcome::Unknown,
+    }
+}

@@ -1,0 +1,173 @@
+//! The whole configuration of the worker, read once from the environment (or flags). Nothing else reads it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use secrecy::{ExposeSecret, SecretString};
+use shop_runtime::{aws::Service, queue::QueueAddress};
+
+/// How long one receive waits for a message, as long as SQS allows.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+/// Between the moment at which unfinished work is handed back and the end of the process.
+const HAND_BACK: Duration = Duration::from_secs(5);
+
+/// Everything the worker needs.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "shop-worker", version, about = "The queue worker of the shop")]
+pub struct Config {
+    /// mongodb://user:password@host:27017/?replicaSet=…
+    #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true)]
+    pub mongodb_uri: SecretString,
+    #[arg(long, env = "SHOP_MONGODB_DATABASE", value_name = "SHOP_MONGODB_DATABASE", default_value = "xhipment")]
+    pub mongodb_database: String,
+    /// redis://:password@host:6379 (optional: the status cache).
+    #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<SecretString>,
+    #[command(flatten)]
+    queue: QueueConfig,
+    #[arg(long, env = "SHOP_METRICS_ADDR", value_name = "SHOP_METRICS_ADDR", default_value = "0.0.0.0:9090")]
+    pub metrics_addr: SocketAddr,
+    /// A level, or directives such as info,shop_worker=debug.
+    #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Messages in work at once.
+    #[arg(long, env = "SHOP_WORKER_CONCURRENCY", value_name = "SHOP_WORKER_CONCURRENCY", default_value = "10",
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub concurrency: u32,
+    /// Longest time that a message may be in work.
+    #[arg(long, env = "SHOP_WORKER_MAX_PROCESSING_SECONDS", value_name = "SHOP_WORKER_MAX_PROCESSING_SECONDS",
+          default_value = "30", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    max_processing_seconds: u32,
+    /// A stand-in for a slow downstream, per message: for demonstrations and capacity tests only.
+    #[arg(long, env = "SHOP_SIMULATED_WORK_MS", value_name = "SHOP_SIMULATED_WORK_MS", default_value = "0")]
+    simulated_work_ms: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct QueueConfig {
+    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL")]
+    queue_url: Option<String>,
+    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME")]
+    queue_name: Option<String>,
+    #[arg(long, env = "SHOP_SQS_REGION", value_name = "SHOP_SQS_REGION", default_value = "ap-south-1")]
+    sqs_region: String,
+    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT")]
+    sqs_endpoint: Option<String>,
+    /// How long a received message is hidden from other workers before it is extended.
+    #[arg(long, env = "SHOP_SQS_VISIBILITY_SECONDS", value_name = "SHOP_SQS_VISIBILITY_SECONDS",
+          default_value = "60", value_parser = clap::value_parser!(u32).range(2..=43_200))]
+    visibility_seconds: u32,
+    /// Deliveries after which the queue moves a message to its dead letters.
+    #[arg(long, env = "SHOP_SQS_MAX_RECEIVE_COUNT", value_name = "SHOP_SQS_MAX_RECEIVE_COUNT",
+          default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    max_receive_count: u32,
+}
+
+/// Settings that do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("set exactly one of SHOP_SQS_QUEUE_URL and SHOP_SQS_QUEUE_NAME")]
+    Queue,
+    #[error(
+        "SHOP_SIMULATED_WORK_MS must be below SHOP_WORKER_MAX_PROCESSING_SECONDS: no message could ever be finished"
+    )]
+    SimulatedWork,
+}
+
+impl Config {
+    /// The queue's address; an empty variable counts as unset.
+    pub fn queue(&self) -> Result<QueueAddress, ConfigError> {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (set(&self.queue.queue_url), set(&self.queue.queue_name)) {
+            (Some(url), None) => Ok(QueueAddress::Url(url)),
+            (None, Some(name)) => Ok(QueueAddress::Name(name)),
+            _ => Err(ConfigError::Queue),
+        }
+    }
+
+    pub fn sqs(&self) -> Service {
+        let endpoint = self.queue.sqs_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
+        Service { region: self.queue.sqs_region.clone(), endpoint }
+    }
+
+    pub fn redis_url(&self) -> Option<&SecretString> {
+        self.redis_url.as_ref().filter(|url| !url.expose_secret().is_empty())
+    }
+
+    pub fn visibility(&self) -> Duration {
+        Duration::from_secs(self.queue.visibility_seconds.into())
+    }
+
+    pub fn max_receive_count(&self) -> u32 {
+        self.queue.max_receive_count
+    }
+
+    pub fn max_processing(&self) -> Duration {
+        Duration::from_secs(self.max_processing_seconds.into())
+    }
+
+    /// How long every message is held before it is decided; normally zero.
+    pub fn simulated_work(&self) -> Result<Duration, ConfigError> {
+        let work = Duration::from_millis(self.simulated_work_ms.into());
+        if work < self.max_processing() { Ok(work) } else { Err(ConfigError::SimulatedWork) }
+    }
+
+    /// After the signal to stop: when work that is still unfinished is handed back to the queue. Until then the open
+    /// receive may answer (20 s) and what it brought may be worked on.
+    pub fn hand_back_after(&self) -> Duration {
+        LONG_POLL + self.max_processing() + HAND_BACK
+    }
+
+    /// After the signal to stop: when the process ends at the latest. The pod's grace must not be shorter.
+    pub fn grace(&self) -> Duration {
+        self.hand_back_after() + HAND_BACK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn parse(more: &[&str]) -> Config {
+        let base = ["shop-worker", "--mongodb-uri", "mongodb://localhost"];
+        Config::try_parse_from(base.iter().chain(more)).unwrap()
+    }
+
+    #[rstest]
+    #[case(&["--queue-url", "http://sqs/q"], Ok(QueueAddress::Url("http://sqs/q".into())))]
+    #[case(&["--queue-name", "orders"], Ok(QueueAddress::Name("orders".into())))]
+    #[case(&["--queue-name", "orders", "--queue-url", ""], Ok(QueueAddress::Name("orders".into())))]
+    #[case(&["--queue-name", "orders", "--queue-url", "http://sqs/q"], Err(ConfigError::Queue))]
+    #[case(&[], Err(ConfigError::Queue))]
+    fn a_queue_has_one_address(#[case] args: &[&str], #[case] expected: Result<QueueAddress, ConfigError>) {
+        assert_eq!(parse(args).queue(), expected);
+    }
+
+    #[rstest]
+    #[case("0", true)]
+    #[case("29999", true)]
+    #[case("30000", false)]
+    fn simulated_work_leaves_time_to_decide(#[case] millis: &str, #[case] fits: bool) {
+        assert_eq!(parse(&["--simulated-work-ms", millis]).simulated_work().is_ok(), fits);
+    }
+
+    #[test]
+    fn the_grace_covers_a_receive_and_the_work_it_brings() {
+        let config = parse(&["--max-processing-seconds", "7"]);
+        assert_eq!(config.hand_back_after(), Duration::from_secs(32));
+        assert_eq!(config.grace(), Duration::from_secs(37));
+    }
+
+    #[test]
+    fn a_missing_setting_is_named_by_its_variable() {
+        let error = Config::try_parse_from(["shop-worker"]).unwrap_err().to_string();
+        assert!(error.contains("SHOP_MONGODB_URI"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert!(!format!("{:?}", parse(&["--redis-url", "redis://:hush@host"])).contains("hush"));
+    }
+}

@@ -1,0 +1,102 @@
+//! The receive loop: long polls, never more messages in work than allowed, none while MongoDB is away, none after the
+//! signal to stop. An open receive is awaited, not aborted: dropping it would strand what it was about to bring.
+
+use std::{sync::Arc, time::Duration};
+
+use shop_runtime::{health::Readiness, shutdown::Shutdown, telemetry::chain};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Workshop;
+
+/// What SQS hands out in one receive.
+const BATCH: u32 = 10;
+const GATE: &str = "queue";
+
+/// The receiving side of a worker.
+#[derive(Debug)]
+pub struct Consumer {
+    pub workshop: Workshop,
+    pub concurrency: u32,
+    pub readiness: Readiness,
+    pub shutdown: Shutdown,
+}
+
+impl Consumer {
+    /// Receives until the drain begins. Batches in work go on by themselves.
+    pub async fn run(self) {
+        let draining = self.shutdown.draining();
+        let slots = Arc::new(Semaphore::new(self.concurrency as usize));
+        if draining.run_until_cancelled(self.queue_found()).await.is_none() {
+            return;
+        }
+        let mut failures = 0;
+        while let Some(permits) = draining.run_until_cancelled(self.free_slots(&slots)).await.flatten() {
+            match self.workshop.inbox.receive(permits.num_permits()).await {
+                Ok(deliveries) => {
+                    failures = 0;
+                    self.start(deliveries, permits);
+                }
+                Err(error) => {
+                    drop(permits);
+                    failures += 1;
+                    tracing::warn!(error = chain(&error), failures, "cannot receive, trying again");
+                    draining.run_until_cancelled(tokio::time::sleep(pause(failures))).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the queue can be used; a queue that is made later is found then.
+    async fn queue_found(&self) {
+        self.readiness.close(GATE, "not reached yet");
+        let mut failures = 0;
+        while let Err(error) = self.workshop.inbox.queue().counts().await {
+            failures += 1;
+            let why = chain(&error);
+            tracing::warn!(error = why, failures, "the queue cannot be used, trying again");
+            self.readiness.close(GATE, why);
+            tokio::time::sleep(pause(failures)).await;
+        }
+        tracing::info!("the queue answers");
+        self.readiness.open(GATE);
+    }
+
+    /// Waits for MongoDB and for room for at least one message; takes what room there is, up to a full batch.
+    async fn free_slots(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        self.workshop.gate.opened().await;
+        let mut permits = Arc::clone(slots).acquire_owned().await.ok()?;
+        for _ in 1..BATCH {
+            let Ok(another) = Arc::clone(slots).try_acquire_owned() else { break };
+            permits.merge(another);
+        }
+        Some(permits)
+    }
+
+    fn start(&self, deliveries: Vec<crate::delivery::Delivery>, mut permits: OwnedSemaphorePermit) {
+        let Some(in_work) = permits.split(deliveries.len()).filter(|_| !deliveries.is_empty()) else { return };
+        drop(permits);
+        let workshop = self.workshop.clone();
+        self.shutdown.spawn(async move {
+            workshop.work(deliveries).await;
+            drop(in_work);
+        });
+    }
+}
+
+/// Cancelled `after` the drain began.
+pub fn deadline(shutdown: &Shutdown, after: Duration) -> CancellationToken {
+    let (draining, deadline) = (shutdown.draining(), CancellationToken::new());
+    let reached = deadline.clone();
+    shutdown.spawn_detached(async move {
+        draining.cancelled().await;
+        tokio::time::sleep(after).await;
+        reached.cancel();
+    });
+    deadline
+}
+
+/// 1 s after the first failure, doubled up to 30 s.
+fn pause(failures: u32) -> Duration {
+    Duration::from_secs((1_u64 << failures.clamp(1, 6).saturating_sub(1)).min(30))
+}

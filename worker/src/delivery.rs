@@ -1,0 +1,211 @@
+//! Everything done with SQS: receiving, keeping messages hidden while they are in work, deleting and giving back.
+//! Knows receipts, not orders.
+
+use std::{convert::Infallible, time::Duration};
+
+use aws_sdk_sqs::{
+    error::BuildError,
+    types::{
+        ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
+    },
+};
+use jiff::Timestamp;
+use shop_runtime::{
+    ids,
+    queue::{Queue, QueueError},
+    telemetry::chain,
+};
+
+use crate::config::LONG_POLL;
+
+/// What SQS takes in one request.
+const BATCH: usize = 10;
+const DELETE_ATTEMPTS: u32 = 3;
+
+/// The right to delete or give back one delivery of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt(String);
+
+/// One delivery of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub id: String,
+    pub body: String,
+    pub receipt: Receipt,
+    /// 1 on the first delivery.
+    pub receive_count: u32,
+    pub sent_at: Option<Timestamp>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("a request to the queue cannot be built")]
+    Build(#[from] BuildError),
+    #[error("the queue did not answer")]
+    Request(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The worker's side of the queue.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    queue: Queue,
+    visibility: Duration,
+}
+
+impl Inbox {
+    pub fn new(queue: Queue, visibility: Duration) -> Self {
+        Self { queue, visibility }
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Waits up to 20 s for messages. Let it answer: dropping it strands the messages that it was about to bring.
+    pub async fn receive(&self, max: usize) -> Result<Vec<Delivery>, DeliveryError> {
+        let request = self.queue.client().receive_message().queue_url(self.queue.url().await?);
+        let answer = request
+            .max_number_of_messages(i32::try_from(max.min(BATCH)).unwrap_or(1))
+            .wait_time_seconds(seconds(LONG_POLL))
+            .visibility_timeout(seconds(self.visibility))
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .send()
+            .await
+            .map_err(|error| DeliveryError::Request(error.into()))?;
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
+    }
+
+    /// Keeps the messages hidden for as long as it is polled.
+    pub async fn keep_hidden(&self, receipts: &[Receipt]) -> Infallible {
+        loop {
+            tokio::time::sleep(self.visibility / 3).await;
+            if let Err(error) = self.hide(receipts, self.visibility).await {
+                tracing::warn!(error = chain(&error), "cannot extend the messages in work; they may come twice");
+            }
+        }
+    }
+
+    /// Deletes finished messages. What cannot be deleted comes again and is found finished.
+    pub async fn delete(&self, receipts: &[Receipt]) {
+        for batch in receipts.chunks(BATCH) {
+            let mut attempt = 1;
+            while let Err(error) = self.delete_batch(batch).await {
+                if attempt == DELETE_ATTEMPTS {
+                    tracing::warn!(
+                        error = chain(&error),
+                        messages = batch.len(),
+                        "finished messages stay in the queue"
+                    );
+                    break;
+                }
+                attempt += 1;
+            }
+        }
+    }
+
+    /// Makes messages visible again after `delay`.
+    pub async fn give_back(&self, receipts: &[Receipt], delay: Duration) {
+        if let Err(error) = self.hide(receipts, delay).await {
+            tracing::warn!(
+                error = chain(&error),
+                messages = receipts.len(),
+                "cannot give messages back; they come later"
+            );
+        }
+    }
+
+    async fn hide(&self, receipts: &[Receipt], delay: Duration) -> Result<(), DeliveryError> {
+        let url = self.queue.url().await?;
+        for batch in receipts.chunks(BATCH) {
+            let mut request = self.queue.client().change_message_visibility_batch().queue_url(url);
+            for (at, receipt) in batch.iter().enumerate() {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder();
+                let entry = entry.id(at.to_string()).receipt_handle(&receipt.0).visibility_timeout(seconds(delay));
+                request = request.entries(entry.build()?);
+            }
+            let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
+            for failed in answer.failed() {
+                tracing::debug!(code = failed.code(), "a message is no longer ours");
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_batch(&self, receipts: &[Receipt]) -> Result<(), DeliveryError> {
+        let mut request = self.queue.client().delete_message_batch().queue_url(self.queue.url().await?);
+        for (at, receipt) in receipts.iter().enumerate() {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(&receipt.0);
+            request = request.entries(entry.build()?);
+        }
+        let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
+        match answer.failed().first() {
+            Some(failed) => Err(DeliveryError::Request(failed.code().to_owned().into())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn delivery(message: Message) -> Option<Delivery> {
+    let attribute = |name| message.attributes.as_ref().and_then(|all| all.get(&name)).cloned();
+    let receive_count = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
+    let sent_at = attribute(MessageSystemAttributeName::SentTimestamp).and_then(|text| text.parse().ok());
+    Some(Delivery {
+        receive_count: receive_count.and_then(|text| text.parse().ok()).unwrap_or(1),
+        sent_at: sent_at.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
+        id: message.message_id.unwrap_or_default(),
+        body: message.body.unwrap_or_default(),
+        receipt: Receipt(message.receipt_handle?),
+    })
+}
+
+fn seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
+}
+
+/// How long a message that failed waits for its next delivery: 2 s, doubled up to 5 min, of which the second half is
+/// random, so that what failed together does not come back together.
+pub fn back_off(receive_count: u32) -> Duration {
+    let jitter = ids::random_bytes::<1>().map_or(128, |[byte]| byte);
+    let full = 2_000_u64.saturating_mul(1 << receive_count.clamp(1, 9).saturating_sub(1)).min(300_000);
+    Duration::from_millis(full / 2 + full / 2 * u64::from(jitter) / 255)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// The `n`th delivery, sent `n` seconds after the epoch.
+    pub fn delivery(body: &str, n: u32) -> Delivery {
+        Delivery {
+            id: n.to_string(),
+            body: body.into(),
+            receipt: Receipt(n.to_string()),
+            receive_count: n,
+            sent_at: Timestamp::from_second(n.into()).ok(),
+        }
+    }
+
+    #[rstest]
+    #[case(0, 1, 2)]
+    #[case(1, 1, 2)]
+    #[case(2, 2, 4)]
+    #[case(5, 16, 32)]
+    #[case(9, 150, 300)]
+    #[case(u32::MAX, 150, 300)]
+    fn failed_messages_wait_longer_each_time(#[case] count: u32, #[case] least: u64, #[case] most: u64) {
+        for _ in 0..50 {
+            let delay = back_off(count);
+            assert!((Duration::from_secs(least)..=Duration::from_secs(most)).contains(&delay), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_without_receipt_is_no_delivery() {
+        assert_eq!(super::delivery(Message::builder().body("x").build()), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! The queue worker: takes jobs from SQS, decides them in MongoDB transactions, and deletes them after the commit.
+
+mod batch;
+pub mod config;
+mod consume;
+mod decide;
+pub mod delivery;
+mod gate;
+mod handle;
+mod metrics;
+mod report;
+mod start;
+
+pub use config::Config;
+pub use start::{StartError, start};

@@ -1,0 +1,123 @@
+//! What the worker is doing right now, for the scaler: `GET /report` on the operations port.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Json, Router, extract::State, routing::get};
+use serde::Serialize;
+
+/// The worker's counters. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Activity(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    busy: AtomicU64,
+    in_flight: AtomicU64,
+    completed: AtomicU64,
+    service_micros: AtomicU64,
+}
+
+/// The answer of `/report`.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Messages being worked on.
+    pub busy: u64,
+    /// Messages received and neither deleted nor given back.
+    pub in_flight: u64,
+    pub completed_total: u64,
+    /// Seconds of work, summed over all completed messages.
+    pub service_seconds_total: f64,
+}
+
+/// Messages that are held; dropping it lets them go.
+#[derive(Debug)]
+pub struct Held {
+    activity: Activity,
+    messages: u64,
+    working: bool,
+}
+
+impl Activity {
+    /// Messages were received and are worked on from now.
+    pub fn begin(&self, messages: usize) -> Held {
+        let messages = messages as u64;
+        self.0.busy.fetch_add(messages, Ordering::Relaxed);
+        self.0.in_flight.fetch_add(messages, Ordering::Relaxed);
+        Held { activity: self.clone(), messages, working: true }
+    }
+
+    /// Some messages are finished, each after `service` of work.
+    pub fn complete(&self, messages: usize, service: Duration) {
+        let messages = messages as u64;
+        let micros = u64::try_from(service.as_micros()).unwrap_or(u64::MAX).saturating_mul(messages);
+        self.0.completed.fetch_add(messages, Ordering::Relaxed);
+        self.0.service_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    pub fn report(&self) -> Report {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Report {
+            busy: load(&self.0.busy),
+            in_flight: load(&self.0.in_flight),
+            completed_total: load(&self.0.completed),
+            service_seconds_total: Duration::from_micros(load(&self.0.service_micros)).as_secs_f64(),
+        }
+    }
+
+    /// The route of the report.
+    pub fn routes(&self) -> Router {
+        Router::new().route("/report", get(show)).with_state(self.clone())
+    }
+}
+
+async fn show(State(activity): State<Activity>) -> Json<Report> {
+    Json(activity.report())
+}
+
+impl Held {
+    /// The work is over; what remains is deleting or giving back.
+    pub fn worked(&mut self) {
+        if std::mem::take(&mut self.working) {
+            self.activity.0.busy.fetch_sub(self.messages, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.worked();
+        self.activity.0.in_flight.fetch_sub(self.messages, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_follows_a_batch() {
+        let activity = Activity::default();
+        let mut held = activity.begin(3);
+        assert_eq!((activity.report().busy, activity.report().in_flight), (3, 3));
+        held.worked();
+        assert_eq!((activity.report().busy, activity.report().in_flight), (0, 3));
+        activity.complete(2, Duration::from_millis(250));
+        drop(held);
+        let expected = Report { busy: 0, in_flight: 0, completed_total: 2, service_seconds_total: 0.5 };
+        assert_eq!(activity.report(), expected);
+    }
+
+    #[test]
+    fn the_report_has_the_names_that_the_scaler_reads() {
+        let json = serde_json::to_value(Activity::default().report()).unwrap();
+        let expected = serde_json::json!({ "busy": 0, "inFlight": 0, "completedTotal": 0, "serviceSecondsTotal": 0.0 });
+        assert_eq!(json, expected);
+    }
+}

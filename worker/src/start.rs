@@ -1,0 +1,94 @@
+//! Puts the worker together and starts it. Waits for nothing: what is away is waited for in the background.
+
+use std::net::SocketAddr;
+
+use shop_runtime::{
+    aws,
+    clock::Clock,
+    health::Readiness,
+    metrics::Metrics,
+    ops::{self, OpsError},
+    queue::Queue,
+    shutdown::Shutdown,
+};
+use shop_store::{
+    Store, StoreError,
+    order_cache::OrderCache,
+    redis_link::{InvalidRedisUrl, RedisLink},
+};
+
+use crate::{
+    batch::{Limits, Workshop},
+    config::{Config, ConfigError},
+    consume::{Consumer, deadline},
+    delivery::Inbox,
+    gate::Gate,
+    handle::Handler,
+    metrics::WorkerMetrics,
+    report::Activity,
+};
+
+/// Why the worker cannot start: something to change in its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedisUrl),
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+}
+
+/// Starts receiving. Returns the address of the operations port.
+pub async fn start(config: &Config, clock: Clock, shutdown: &Shutdown) -> Result<SocketAddr, StartError> {
+    let (readiness, metrics) = (Readiness::default(), Metrics::default());
+    let limits = limits(config)?;
+    let queue = Queue::new(aws::sqs(&config.sqs()).await, config.queue()?);
+    let store = Store::connect(&config.mongodb_uri, &config.mongodb_database).await?;
+    let activity = Activity::default();
+    let routes = ops::router(readiness.clone(), metrics.clone()).merge(activity.routes());
+    let address = ops::serve(config.metrics_addr, routes, shutdown).await?;
+
+    let workshop = Workshop {
+        inbox: Inbox::new(queue, config.visibility()),
+        gate: Gate::start(store.clone(), readiness.clone(), shutdown),
+        handler: Handler::new(store, clock),
+        cache: cache(config)?,
+        activity,
+        metrics: WorkerMetrics::register(&metrics),
+        limits,
+        deadline: deadline(shutdown, config.hand_back_after()),
+    };
+    announce_drain(&readiness, shutdown);
+    let concurrency = config.concurrency;
+    let consumer = Consumer { workshop, concurrency, readiness, shutdown: shutdown.clone() };
+    shutdown.spawn(consumer.run());
+    Ok(address)
+}
+
+fn limits(config: &Config) -> Result<Limits, ConfigError> {
+    let simulated_work = config.simulated_work()?;
+    if !simulated_work.is_zero() {
+        let millis = u64::try_from(simulated_work.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(millis, "SHOP_SIMULATED_WORK_MS is set: every message is held this long before it is decided");
+    }
+    let (max_processing, max_receive_count) = (config.max_processing(), config.max_receive_count());
+    Ok(Limits { simulated_work, max_processing, max_receive_count })
+}
+
+fn cache(config: &Config) -> Result<OrderCache, InvalidRedisUrl> {
+    match config.redis_url() {
+        Some(url) => Ok(OrderCache::new(RedisLink::connect(url, &config.mongodb_database)?)),
+        None => Ok(OrderCache::disabled()),
+    }
+}
+
+fn announce_drain(readiness: &Readiness, shutdown: &Shutdown) {
+    let (readiness, draining) = (readiness.clone(), shutdown.draining());
+    shutdown.spawn_detached(async move {
+        draining.cancelled().await;
+        readiness.close("draining", "the worker is leaving");
+    });
+}

@@ -1,0 +1,114 @@
+//! What cannot be done: unreadable and unknown messages, and servers that are away.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shop_domain::{id::OrderId, message::Message, order::Status};
+use shop_harness::{QueueRules, bits, eventually, with_shop, with_shop_of};
+use shop_store::{Store, orders::Reason};
+
+use crate::support::Worker;
+
+const FEW: QueueRules = QueueRules { visibility: Duration::from_secs(30), max_receive_count: 2 };
+const FEW_FLAGS: [&str; 2] = ["--max-receive-count", "2"];
+
+#[tokio::test]
+async fn what_is_no_job_ends_among_the_dead_letters() -> anyhow::Result<()> {
+    with_shop_of(FEW, async |shop| {
+        let worker = Worker::start(&shop, &FEW_FLAGS).await?;
+        shop.send("junk").await?;
+        shop.send(&Message::OrderPlaced { order_id: OrderId::from_bits(bits()?) }.to_body()).await?;
+        eventually("both are dead letters", async || {
+            let (alive, dead) = (shop.queue.counts().await?, shop.dead_letters.counts().await?);
+            Ok((dead.visible == 2 && alive.visible + alive.in_flight == 0).then_some(()))
+        })
+        .await?;
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_handled_fails_with_its_last_delivery_and_harms_no_other() -> anyhow::Result<()> {
+    with_shop_of(FEW, async |shop| {
+        let product = shop.stocked(5).await?;
+        let spoiled = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let sound = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        shop.spoil(&spoiled).await?;
+        let worker = Worker::start(&shop, &FEW_FLAGS).await?;
+
+        assert_eq!(shop.settled(&sound).await?.status, Status::Processed);
+        eventually("the failure is recorded", async || {
+            Ok((shop.status_of(&spoiled).await? == (Status::Failed, Some(Reason::ProcessingFailed))).then_some(()))
+        })
+        .await?;
+        eventually("its message is a dead letter", async || {
+            Ok((shop.dead_letters.counts().await?.visible == 1).then_some(()))
+        })
+        .await?;
+        assert_eq!(shop.units(&product).await?, 4);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_mongodb_without_using_up_deliveries() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let away = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200";
+        let worker = Worker::start(&shop, &["--mongodb-uri", away]).await?;
+        eventually("it says what is missing", async || {
+            Ok(worker.text("/readyz").await?.contains("mongodb: MongoDB cannot be reached").then_some(()))
+        })
+        .await?;
+        assert_eq!(worker.text("/livez").await?, "ok");
+        assert_eq!(shop.queue.counts().await?.visible, 1);
+        assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_worker_finds_a_queue_that_is_made_later() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let late = format!("{}-late", shop.name);
+        let worker = Worker::start(&shop, &["--queue-name", &late]).await?;
+        eventually("it says what is missing", async || {
+            Ok(worker.text("/readyz").await?.contains(&format!("queue: queue {late} cannot be used")).then_some(()))
+        })
+        .await?;
+        let url = shop.queue.client().create_queue().queue_name(&late).send().await?;
+        eventually("it is ready", async || Ok((worker.text("/readyz").await? == "ok").then_some(()))).await?;
+        assert!(worker.stop().await);
+        shop.queue.client().delete_queue().set_queue_url(url.queue_url).send().await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn redis_away_costs_nothing() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let worker = Worker::start(&shop, &["--redis-url", "redis://127.0.0.1:1"]).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        assert_eq!(shop.settled(&id).await?.status, Status::Processed);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_says_so_within_its_timeout() -> anyhow::Result<()> {
+    let uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200".to_owned().into();
+    let error = Store::connect(&uri, "x").await?.ping().await.unwrap_err();
+    assert!(matches!(error, shop_store::StoreError::Unavailable(_)), "{error:?}");
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Slow work and leaving: messages stay hidden while in work, a drain finishes them, a crash loses none.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shop_domain::order::Status;
+use shop_harness::{QueueRules, eventually, with_shop, with_shop_of};
+
+use crate::support::Worker;
+
+const SHORT: QueueRules = QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10 };
+
+#[tokio::test]
+async fn a_slow_message_stays_hidden_while_it_is_in_work() -> anyhow::Result<()> {
+    with_shop_of(SHORT, async |shop| {
+        let product = shop.stocked(5).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let worker = Worker::start(&shop, &["--visibility-seconds", "2", "--simulated-work-ms", "6000"]).await?;
+        eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await?;
+        // Longer than the visibility, shorter than the work.
+        assert_eq!(shop.receive(Duration::from_secs(4)).await?, Vec::<String>::new());
+        assert_eq!(shop.settled(&id).await?.deliveries, None);
+        eventually("it is deleted", async || Ok((worker.report().await?["completedTotal"] == 1).then_some(()))).await?;
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_work_and_takes_nothing_new() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let worker = Worker::start(&shop, &["--simulated-work-ms", "2000", "--concurrency", "1"]).await?;
+        eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await?;
+        worker.shutdown.drain();
+        let late = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        assert!(worker.left().await);
+        assert_eq!(shop.order(&id).await?.status, Status::Processed);
+        assert_eq!(shop.order(&late).await?.status, Status::Pending);
+        let counts = shop.queue.counts().await?;
+        assert_eq!((counts.visible, counts.in_flight), (1, 0));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_open_receive_is_awaited_and_what_it_brings_is_finished() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let worker = Worker::start(&shop, &[]).await?;
+        let first = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        shop.settled(&first).await?;
+        // It receives again; with nothing in the queue that takes 20 s.
+        worker.shutdown.drain();
+        let second = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        assert!(worker.left().await);
+        assert_eq!(shop.order(&second).await?.status, Status::Processed);
+        let counts = shop.queue.counts().await?;
+        assert_eq!((counts.visible, counts.in_flight), (0, 0));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_crash_deletes_nothing_unfinished() -> anyhow::Result<()> {
+    with_shop_of(SHORT, async |shop| {
+        let product = shop.stocked(5).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        crash_with_work(&shop).await?;
+        assert_eq!(shop.order(&id).await?.status, Status::Pending);
+
+        let successor = Worker::start(&shop, &[]).await?;
+        assert_eq!(shop.settled(&id).await?.status, Status::Processed);
+        // The crashed worker's open receive may have taken it once more.
+        let deliveries = eventually("the repeat is recorded", async || Ok(shop.order(&id).await?.deliveries)).await?;
+        assert!(deliveries >= 2, "{deliveries}");
+        assert_eq!(shop.units(&product).await?, 4);
+        assert!(successor.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+/// Runs a worker that has just begun to work when its process ends: all of its tasks are dropped where they are.
+async fn crash_with_work(shop: &shop_harness::Shop) -> anyhow::Result<()> {
+    let shop = shop.clone();
+    tokio::task::spawn_blocking(move || {
+        let process = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        process.block_on(async {
+            let flags = ["--visibility-seconds", "2", "--simulated-work-ms", "20000"];
+            let worker = Worker::start(&shop, &flags).await?;
+            eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await
+        })?;
+        process.shutdown_background();
+        Ok(())
+    })
+    .await?
+}

@@ -1,0 +1,7 @@
+//! The worker against real servers: from a message on the queue to a settled order, and everything that may go wrong.
+
+mod adjustments;
+mod failures;
+mod leaving;
+mod orders;
+mod support;

@@ -1,0 +1,142 @@
+//! Orders end to end.
+
+use jiff::Timestamp;
+use shop_domain::{message::Message, order::Status, stock::Shortage};
+use shop_harness::{eventually, with_shop};
+use shop_store::{order_cache::OrderCache, orders::Reason, outbox::OutboxKind, redis_link::RedisLink};
+
+use crate::support::Worker;
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+/// The queue holds nothing, seen or unseen.
+async fn emptied(queue: &shop_runtime::queue::Queue) -> anyhow::Result<()> {
+    eventually("the queue is empty", async || {
+        let counts = queue.counts().await?;
+        Ok((counts.visible + counts.in_flight + counts.delayed == 0).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_is_processed() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let worker = Worker::start(&shop, &[]).await?;
+        let id = shop.place(&[(&product, 2)], now()).await?;
+
+        let order = shop.settled(&id).await?;
+        assert_eq!((order.status, order.version, order.history.len()), (Status::Processed, 2, 2));
+        assert_eq!(order.outbox.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [OutboxKind::ConfirmationMail]);
+        assert_eq!(shop.units(&product).await?, 3);
+        emptied(&shop.queue).await?;
+        // The reader who polls gets it from the cache.
+        let cache = OrderCache::new(RedisLink::connect(&shop.servers.redis_url, &shop.name)?);
+        let cached = cache.get(&id).await;
+        assert_eq!(cached, Some(order.view()));
+        assert_eq!(shop.store.audit.read().await?.faults(), Vec::<String>::new());
+
+        let report = eventually("the report counts it", async || {
+            let report = worker.report().await?;
+            Ok((report["completedTotal"] == 1 && report["inFlight"] == 0).then_some(report))
+        })
+        .await?;
+        assert_eq!(report["busy"], 0);
+        assert!(report["serviceSecondsTotal"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
+        let metrics = worker.text("/metrics").await?;
+        assert!(metrics.contains(r#"shop_worker_messages_total{outcome="Processed"} 1"#), "{metrics}");
+        assert_eq!(worker.text("/readyz").await?, "ok");
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn short_stock_fails_the_order_and_says_what_is_short() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (plenty, scarce) = (shop.stocked(5).await?, shop.stocked(1).await?);
+        let worker = Worker::start(&shop, &[]).await?;
+        let id = shop.place(&[(&plenty, 1), (&scarce, 2)], now()).await?;
+
+        let order = shop.settled(&id).await?;
+        assert_eq!((order.status, order.reason), (Status::Failed, Some(Reason::OutOfStock)));
+        assert_eq!(order.shortages, [Shortage { product_id: scarce.clone(), wanted: 2, available: 1 }]);
+        assert_eq!(order.outbox[0].kind, OutboxKind::FailureMail);
+        assert_eq!((shop.units(&plenty).await?, shop.units(&scarce).await?), (5, 1));
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_is_settled_once_however_often_its_message_comes() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(10).await?;
+        // Twice in what is one batch, before any worker runs, and once more when it is settled.
+        let id = shop.place(&[(&product, 2)], now()).await?;
+        let body = Message::OrderPlaced { order_id: id.clone() }.to_body();
+        shop.send(&body).await?;
+        let worker = Worker::start(&shop, &[]).await?;
+        shop.settled(&id).await?;
+        emptied(&shop.queue).await?;
+        shop.send(&body).await?;
+        emptied(&shop.queue).await?;
+
+        let order = shop.order(&id).await?;
+        assert_eq!((order.version, order.outbox.len()), (2, 1));
+        assert_eq!(shop.units(&product).await?, 8);
+        let report = worker.report().await?;
+        assert_eq!(report["completedTotal"], 3);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn workers_that_race_for_one_row_never_oversell() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(25).await?;
+        let mut placed = Vec::new();
+        for _ in 0..40 {
+            placed.push(shop.place(&[(&product, 1)], now()).await?);
+        }
+        let (one, other) = (
+            Worker::start(&shop, &["--concurrency", "20"]).await?,
+            Worker::start(&shop, &["--concurrency", "20"]).await?,
+        );
+        let mut served = 0;
+        for id in &placed {
+            served += u32::from(shop.settled(id).await?.status == Status::Processed);
+        }
+        assert_eq!(served, 25);
+        assert_eq!(shop.units(&product).await?, 0);
+        assert_eq!(shop.store.audit.read().await?.faults(), Vec::<String>::new());
+        emptied(&shop.queue).await?;
+        assert!(one.stop().await && other.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_last_unit_takes_the_product_off_the_shelf() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(2).await?;
+        let worker = Worker::start(&shop, &[]).await?;
+        assert!(shop.is_on_shelf(&product).await?);
+        let first = shop.place(&[(&product, 1)], now()).await?;
+        shop.settled(&first).await?;
+        assert!(shop.is_on_shelf(&product).await?);
+        let last = shop.place(&[(&product, 1)], now()).await?;
+        shop.settled(&last).await?;
+        assert!(!shop.is_on_shelf(&product).await?);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
