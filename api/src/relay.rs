@@ -27,7 +27,7 @@ use self::{metrics::RelayMetrics, pace::Pace};
 
 /// Entries that wait in memory for the direct way; what does not fit is found by the poller 5 s later.
 const WAITING: usize = 4_096;
-/// Entries of one SendMessageBatch, as SQS limits it.
+/// Entries of one `SendMessageBatch`, as SQS limits it.
 const BATCH: usize = 10;
 /// Batches under way at once.
 const AT_ONCE: usize = 4;

@@ -15,19 +15,19 @@ const HAND_BACK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Parser)]
 #[command(name = "shop-worker", version, about = "The queue worker of the shop")]
 pub struct Config {
-    /// mongodb://user:password@host:27017/?replicaSet=…
+    /// <mongodb://user:password@host:27017/?replicaSet>=…
     #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true)]
     pub mongodb_uri: SecretString,
     #[arg(long, env = "SHOP_MONGODB_DATABASE", value_name = "SHOP_MONGODB_DATABASE", default_value = "xhipment")]
     pub mongodb_database: String,
-    /// redis://:password@host:6379 (optional: the status cache).
+    /// <redis://:password@host:6379> (optional: the status cache).
     #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
     #[command(flatten)]
     queue: QueueConfig,
     #[arg(long, env = "SHOP_METRICS_ADDR", value_name = "SHOP_METRICS_ADDR", default_value = "0.0.0.0:9090")]
     pub metrics_addr: SocketAddr,
-    /// A level, or directives such as info,shop_worker=debug.
+    /// A level, or directives such as `info,shop_worker=debug`.
     #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
     /// Messages in work at once.

@@ -100,3 +100,34 @@ pub fn deadline(shutdown: &Shutdown, after: Duration) -> CancellationToken {
 fn pause(failures: u32) -> Duration {
     Duration::from_secs((1_u64 << failures.clamp(1, 6).saturating_sub(1)).min(30))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, 1)]
+    #[case(1, 1)]
+    #[case(3, 4)]
+    #[case(6, 30)]
+    #[case(u32::MAX, 30)]
+    fn pauses_grow_to_half_a_minute(#[case] failures: u32, #[case] seconds: u64) {
+        assert_eq!(pause(failures), Duration::from_secs(seconds));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_handed_back_some_time_after_the_drain_began() {
+        let shutdown = Shutdown::manual();
+        let deadline = deadline(&shutdown, Duration::from_secs(30));
+        let reached = async |seconds| {
+            let limit = Duration::from_secs(seconds);
+            tokio::time::timeout(limit, deadline.cancelled()).await.is_ok()
+        };
+        assert!(!reached(3_600).await);
+        shutdown.drain();
+        assert!(!reached(29).await);
+        assert!(reached(2).await);
+    }
+}

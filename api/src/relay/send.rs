@@ -1,4 +1,4 @@
-//! One SendMessageBatch: what the queue took and what it did not.
+//! One `SendMessageBatch`: what the queue took and what it did not.
 
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use shop_runtime::{

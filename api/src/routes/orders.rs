@@ -71,7 +71,7 @@ impl FromFields for OrderBody {
             total: fields.optional_decimal("totalAmount"),
             items: fields.list("items", |item| Some(read_item(item))).unwrap_or_default(),
         };
-        NewOrder::parse(raw).map_err(|faults| fields.merge(faults)).ok().map(Self)
+        NewOrder::parse(&raw).map_err(|faults| fields.merge(faults)).ok().map(Self)
     }
 }
 

@@ -85,7 +85,7 @@ impl Shop {
         let answer = self.request(Method::POST, "/api/v1/auth/register", None).json(&credentials).send().await;
         let answer = answer.with_context(|| format!("no answer from {}", self.url))?;
         match answer.status() {
-            StatusCode::CREATED => token(answer.json().await?),
+            StatusCode::CREATED => token(&answer.json().await?),
             StatusCode::CONFLICT => self.login(email, password).await,
             status => bail!("register answered {status}: {}", answer.text().await?),
         }
@@ -95,7 +95,7 @@ impl Shop {
         let credentials = json!({"email": email, "password": password});
         let answer = self.request(Method::POST, "/api/v1/auth/login", None).json(&credentials).send().await?;
         ensure!(answer.status().is_success(), "login answered {}: {}", answer.status(), answer.text().await?);
-        token(answer.json().await?)
+        token(&answer.json().await?)
     }
 
     /// The first 100 products.
@@ -136,7 +136,7 @@ impl Shop {
     }
 }
 
-fn token(body: Value) -> Result<Account> {
+fn token(body: &Value) -> Result<Account> {
     let token = body["accessToken"].as_str().context("the answer carries no accessToken")?;
     Ok(Account { token: token.to_owned() })
 }

@@ -88,7 +88,7 @@ fn workers_grow_with_the_backlog_and_shrink_without_a_redelivery() {
         ensure!(!placed.accepted.is_empty(), "nothing was accepted: {placed:?}");
 
         view.watch_until(PATIENCE, |_| {}, |moment| moment.workers_ready >= 2).await.context("no growth")?;
-        let rest = Duration::from_secs(180);
+        let rest = Duration::from_mins(3);
         let after = view
             .watch_until(
                 rest,

@@ -2,12 +2,14 @@
 //! Never a stand-in written here, and never a test that is skipped: a server that is missing is a failure.
 
 mod fixtures;
+mod link;
 mod servers;
 mod shop;
 
 use std::time::Duration;
 
 pub use fixtures::{bits, buyer};
+pub use link::Link;
 pub use servers::Servers;
 pub use shop::{QueueRules, Shop, with_shop, with_shop_of};
 

@@ -104,7 +104,7 @@ impl Stage {
                 Started::OperatorPaused => scale_operator(context, &Cluster::load(context)?, 1)?,
                 Started::Servers => match Docker::running(context) {
                     Some(docker) if Cluster::recorded(context)?.is_some() => {
-                        deps::remove(context, &docker, deps::Data::Remove)?
+                        deps::remove(context, &docker, deps::Data::Remove)?;
                     }
                     // Without a cluster the engine was started for the servers alone.
                     _ => cluster::down(context)?,

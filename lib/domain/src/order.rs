@@ -1,6 +1,6 @@
 //! Orders: what a customer asks for, what it costs, and the states an order passes through.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ pub struct NewOrder {
 
 impl NewOrder {
     /// Checks every field and reports all faults at once; lines of the same product are merged.
-    pub fn parse(raw: RawOrder) -> Result<Self, Vec<FieldFault>> {
+    pub fn parse(raw: &RawOrder) -> Result<Self, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let location = raw.location.parse::<Location>();
         if let Err(error) = &location {
@@ -186,7 +186,7 @@ pub enum PricingError {
 /// Prices an order from one reading of the catalogue.
 pub fn price(
     order: &NewOrder,
-    offers: &HashMap<ProductId, Offer>,
+    offers: &BTreeMap<ProductId, Offer>,
     currency: Currency,
 ) -> Result<PricedOrder, PricingError> {
     let unknown: Vec<_> = order.lines.keys().filter(|id| !offers.contains_key(*id)).cloned().collect();
@@ -227,24 +227,24 @@ mod tests {
 
     #[test]
     fn the_state_table() {
+        use Status::{Cancelled, Failed, Pending, Processed};
         let moves: Vec<_> = Status::ALL
             .into_iter()
             .flat_map(|from| Status::ALL.map(|to| (from, to)))
             .filter(|(from, to)| from.can_become(*to))
             .collect();
-        use Status::{Cancelled, Failed, Pending, Processed};
         assert_eq!(moves, [(Pending, Processed), (Pending, Failed), (Pending, Cancelled), (Processed, Cancelled)]);
     }
 
     #[test]
     fn lines_of_one_product_are_merged() {
-        let order = NewOrder::parse(raw("bangalore", None, &[(MOUSE, 1), (LAMP, 2), (MOUSE, 3)])).unwrap();
+        let order = NewOrder::parse(&raw("bangalore", None, &[(MOUSE, 1), (LAMP, 2), (MOUSE, 3)])).unwrap();
         assert_eq!(order.lines().values().copied().collect::<Vec<_>>(), [4, 2]);
     }
 
     #[test]
     fn all_faults_are_reported_at_once() {
-        let faults = NewOrder::parse(raw("", Some("-1"), &[("x", 1), (MOUSE, 0)])).unwrap_err();
+        let faults = NewOrder::parse(&raw("", Some("-1"), &[("x", 1), (MOUSE, 0)])).unwrap_err();
         let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(pointers, ["/location", "/totalAmount", "/items/0/productId", "/items/1/quantity"]);
     }
@@ -256,13 +256,13 @@ mod tests {
     #[case(&[(MOUSE, i64::MAX)], "/items/0/quantity")]
     #[case(&[(MOUSE, 1); 101], "/items")]
     fn bad_items_are_refused(#[case] items: &[(&str, i64)], #[case] pointer: &str) {
-        let faults = NewOrder::parse(raw("bangalore", None, items)).unwrap_err();
+        let faults = NewOrder::parse(&raw("bangalore", None, items)).unwrap_err();
         assert_eq!(faults[0].pointer, pointer);
     }
 
-    fn offers() -> HashMap<ProductId, Offer> {
+    fn offers() -> BTreeMap<ProductId, Offer> {
         let offer = |name: &str, minor: i64| Offer { name: name.into(), price: Money::try_from(minor).unwrap() };
-        HashMap::from([
+        BTreeMap::from([
             (MOUSE.parse().unwrap(), offer("Mouse", 132_400)),
             (LAMP.parse().unwrap(), offer("Lamp", 150_000)),
         ])
@@ -274,7 +274,7 @@ mod tests {
     #[case(Some("4324.00"), Ok(432_400))]
     #[case(Some("2824"), Err(432_400))]
     fn a_total_must_equal_the_servers(#[case] total: Option<&str>, #[case] expected: Result<i64, i64>) {
-        let order = NewOrder::parse(raw("bangalore", total, &[(MOUSE, 1), (LAMP, 2)])).unwrap();
+        let order = NewOrder::parse(&raw("bangalore", total, &[(MOUSE, 1), (LAMP, 2)])).unwrap();
         let priced = match price(&order, &offers(), "INR".parse().unwrap()) {
             Ok(priced) => Ok(priced.total.minor()),
             Err(PricingError::TotalChanged(priced)) => Err(priced.total.minor()),
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn unknown_products_are_named() {
-        let order = NewOrder::parse(raw("bangalore", None, &[("0123456789abcdef01234567", 1)])).unwrap();
+        let order = NewOrder::parse(&raw("bangalore", None, &[("0123456789abcdef01234567", 1)])).unwrap();
         let error = price(&order, &offers(), "INR".parse().unwrap()).unwrap_err();
         assert_eq!(error, PricingError::UnknownProducts(vec!["0123456789abcdef01234567".parse().unwrap()]));
     }
@@ -294,7 +294,7 @@ mod tests {
     fn an_overflowing_total_is_refused() {
         let mut offers = offers();
         offers.get_mut(&MOUSE.parse().unwrap()).unwrap().price = Money::try_from(i64::MAX).unwrap();
-        let order = NewOrder::parse(raw("bangalore", None, &[(MOUSE, 2)])).unwrap();
+        let order = NewOrder::parse(&raw("bangalore", None, &[(MOUSE, 2)])).unwrap();
         let error = price(&order, &offers, "INR".parse().unwrap()).unwrap_err();
         assert_eq!(error, PricingError::Money(MoneyError::Overflow));
     }

@@ -125,7 +125,7 @@ pub fn adjust(stock: &Stock, location: &Location, deltas: &BTreeMap<ProductId, i
             let key = StockKey { product: product.clone(), location: location.clone() };
             let available = stock.get(&key).copied().unwrap_or(0);
             let after = available.checked_add(delta);
-            after.is_none_or(|left| left < 0).then(|| RefusedLine { product_id: key.product, delta, available })
+            after.is_none_or(|left| left < 0).then_some(RefusedLine { product_id: key.product, delta, available })
         })
         .collect();
     if refused.is_empty() { Ok(()) } else { Err(refused) }

@@ -14,7 +14,7 @@ impl Metrics {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The OpenMetrics text of all metrics.
+    /// The `OpenMetrics` text of all metrics.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.0.lock().unwrap_or_else(PoisonError::into_inner))?;

@@ -96,5 +96,6 @@ impl Queue {
 
 /// Whether the queue at this URL keeps the order within message groups.
 pub fn is_fifo(url: &str) -> bool {
-    url.ends_with(".fifo")
+    // SQS names are case-sensitive: `.FIFO` is no FIFO queue.
+    url.strip_suffix(".fifo").is_some()
 }

@@ -54,14 +54,12 @@ impl Shutdown {
     }
 
     /// Runs work that must end before the process does.
-    #[expect(clippy::disallowed_methods, reason = "the tracked way to spawn")]
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         let task = self.tasks.track_future(task);
         tokio::spawn(task)
     }
 
     /// Runs work that the process need not wait for.
-    #[expect(clippy::disallowed_methods, reason = "the tracked way to spawn")]
     pub fn spawn_detached<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         tokio::spawn(task)
     }

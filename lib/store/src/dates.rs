@@ -27,6 +27,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timesta
 pub mod optional {
     use super::{DateTime, Deserialize, Deserializer, Error, Serialize, Serializer, Timestamp, bson};
 
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
     pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         at.map(bson).serialize(serializer)
     }

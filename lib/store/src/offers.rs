@@ -1,6 +1,6 @@
 //! The one read at acceptance: what the ordered products cost now and what is in stock at the location.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use mongodb::{
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct OffersAndStock {
     /// The products that exist and are not archived.
-    pub offers: HashMap<ProductId, Offer>,
+    pub offers: BTreeMap<ProductId, Offer>,
     /// Their rows at the location.
     pub stock: Stock,
     /// Whether anything has ever been stocked at the location.
@@ -62,7 +62,7 @@ impl Offers {
             doc! { "$project": { "name": 1, "price": 1, "rows": 1 } },
         ];
         let found: Vec<Offered> = self.products.aggregate(pipeline).with_type().await?.try_collect().await?;
-        let mut answer = OffersAndStock { offers: HashMap::new(), stock: Stock::new(), location_known: false };
+        let mut answer = OffersAndStock { offers: BTreeMap::new(), stock: Stock::new(), location_known: false };
         for offered in found {
             answer.offers.insert(offered.id, Offer { name: offered.name, price: offered.price });
             answer.stock.extend(offered.rows.into_iter().map(StockRow::into_level));

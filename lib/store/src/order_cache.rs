@@ -9,7 +9,7 @@ use crate::{orders::OrderView, redis_link::RedisLink};
 
 /// How long an order that waits is worth keeping, and one that is decided.
 const PENDING_TTL: Duration = Duration::from_secs(2);
-const SETTLED_TTL: Duration = Duration::from_secs(300);
+const SETTLED_TTL: Duration = Duration::from_mins(5);
 
 /// Sets the value unless a newer version is there: KEYS[1]; ARGV version, value, milliseconds to live.
 /// The value is stored as `version:value`.

@@ -73,7 +73,7 @@ impl Workshop {
                 }
             }
             None => {
-                tracing::error!(id, receive_count = job.receive_count, "a message names a document that is not there")
+                tracing::error!(id, receive_count = job.receive_count, "a message names a document that is not there");
             }
         }
         let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Unknown };

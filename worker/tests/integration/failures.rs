@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shop_domain::{id::OrderId, message::Message, order::Status};
-use shop_harness::{QueueRules, bits, eventually, with_shop, with_shop_of};
+use shop_harness::{Link, QueueRules, bits, eventually, with_shop, with_shop_of};
 use shop_store::{Store, orders::Reason};
 
 use crate::support::Worker;
@@ -68,6 +68,50 @@ async fn a_worker_waits_for_mongodb_without_using_up_deliveries() -> anyhow::Res
         assert_eq!(worker.text("/livez").await?, "ok");
         assert_eq!(shop.queue.counts().await?.visible, 1);
         assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_outage_of_mongodb_costs_each_message_one_delivery_at_most() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(50).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let worker = Worker::start(&shop, &["--mongodb-uri", &uri]).await?;
+        let before = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        shop.settled(&before).await?;
+
+        link.cut();
+        let mut placed = Vec::new();
+        for _ in 0..15 {
+            placed.push(shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?);
+        }
+        eventually("the worker notices", async || {
+            Ok(worker.text("/metrics").await?.contains(r#"outcome="Failed""#).then_some(()))
+        })
+        .await?;
+        // What comes back meanwhile stays in the queue: nothing is received.
+        eventually("all wait in the queue", async || Ok((shop.queue.counts().await?.visible == 15).then_some(())))
+            .await?;
+        assert_eq!(worker.text("/readyz").await?, "ok", "an outage that all pods share takes none out");
+
+        link.mend();
+        for id in &placed {
+            let order = shop.settled(id).await?;
+            assert_eq!(order.status, Status::Processed);
+        }
+        let most = eventually("all deliveries are recorded", async || {
+            let mut most = 0;
+            for id in &placed {
+                most = most.max(shop.order(id).await?.deliveries.unwrap_or(1));
+            }
+            Ok((most > 1).then_some(most))
+        })
+        .await?;
+        assert_eq!(most, 2);
+        assert_eq!(shop.store.audit.read().await?.faults(), Vec::<String>::new());
         assert!(worker.stop().await);
         Ok(())
     })

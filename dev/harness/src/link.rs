@@ -1,0 +1,72 @@
+//! A connection to a server that a test can cut and mend.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use shop_runtime::shutdown::Shutdown;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// A way to a server through this process. Dropping it cuts it for good.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    whole: watch::Sender<bool>,
+}
+
+impl Link {
+    /// A link to `server` (`host:port`), whole at first.
+    pub async fn to(server: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, (whole, state)) = (listener.local_addr()?, watch::channel(true));
+        let (server, tasks) = (server.to_owned(), Shutdown::manual());
+        let spawner = tasks.clone();
+        tasks.spawn_detached(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                spawner.spawn_detached(carry(stream, server.clone(), state.clone()));
+            }
+        });
+        Ok(Self { address, whole })
+    }
+
+    /// A link to the MongoDB at `uri`, and the connection string that goes through it.
+    pub async fn to_mongodb(uri: &SecretString) -> anyhow::Result<(Self, String)> {
+        let uri = uri.expose_secret();
+        let (scheme, rest) = uri.split_once("://").context("no connection string")?;
+        let (authority, options) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, server) = authority.rsplit_once('@').map_or(("", authority), |(login, server)| (login, server));
+        let link = Self::to(server).await?;
+        let at = if login.is_empty() { "" } else { "@" };
+        let mut through = format!("{scheme}://{login}{at}{}/{options}", link.address);
+        if !through.contains("directConnection=") {
+            // The server must not lead the driver around the link.
+            through.push_str(if options.contains('?') { "&" } else { "?" });
+            through.push_str("directConnection=true");
+        }
+        Ok((link, through))
+    }
+
+    /// Ends all connections and lets no new ones through.
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    pub fn mend(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
+async fn carry(mut near: TcpStream, server: String, mut whole: watch::Receiver<bool>) {
+    if !*whole.borrow_and_update() {
+        return;
+    }
+    let Ok(mut far) = TcpStream::connect(server).await else { return };
+    tokio::select! {
+        _ended = copy_bidirectional(&mut near, &mut far) => {}
+        _cut = whole.changed() => {}
+    }
+}
