@@ -305,7 +305,8 @@ mod tests {
     fn order(location: &str, total: Option<&str>, items: &[(&str, i64)]) -> NewOrder {
         let item = |&(id, quantity): &(&str, i64)| RawItem { product_id: id.into(), quantity };
         let total = total.map(|text| text.parse().unwrap());
-        NewOrder::parse(&RawOrder { location: location.into(), total, items: items.iter().map(item).collect() }).unwrap()
+        NewOrder::parse(&RawOrder { location: location.into(), total, items: items.iter().map(item).collect() })
+            .unwrap()
     }
 
     #[rstest]
