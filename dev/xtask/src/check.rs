@@ -57,8 +57,8 @@ fn cargo(context: &Context, args: &[&str]) -> Result<()> {
 }
 
 fn generated(context: &Context) -> Result<()> {
-    cargo(context, &["run", "--locked", "--quiet", "--package", "shop-operator", "--bin", "crdgen", "--", "--check"])
-        .context("crds/ differs from operator/src/crd: run `cargo run -p shop-operator --bin crdgen`")
+    cargo(context, &["run", "--locked", "--quiet", "--bin", "crdgen", "--", "--check"])
+        .context("crds/ differs from operator/src/crd: run `cargo run --bin crdgen`")
 }
 
 /// Both charts with the values that `up` gives them.
