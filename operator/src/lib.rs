@@ -36,6 +36,6 @@ mod tests {
     fn the_checked_in_crd_is_the_types_own() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/shopdeployments.yaml");
         let found = std::fs::read_to_string(path).unwrap();
-        assert!(found == super::crd_yaml().unwrap(), "run `cargo run -p shop-operator --bin crdgen`");
+        assert!(found == super::crd_yaml().unwrap(), "run `cargo run --bin crdgen`");
     }
 }

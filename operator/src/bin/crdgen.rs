@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     }
     let found = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     if found != wanted {
-        bail!("{} differs from the types: run `cargo run -p shop-operator --bin crdgen`", path.display());
+        bail!("{} differs from the types: run `cargo run --bin crdgen`", path.display());
     }
     Ok(())
 }
