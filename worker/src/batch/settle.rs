@@ -9,8 +9,8 @@ use shop_domain::{id::OrderId, message::Message};
 use super::{Workshop, sort::Job};
 use crate::handle::{HandleError, Handled};
 
-/// Tries of a transaction that meets others on the same rows.
-const TRIES: usize = 6;
+/// Tries of a whole batch that meets others on the same rows; after that its orders go one by one.
+const BATCH_TRIES: usize = 6;
 
 /// What became of each job; jobs that failed together share the failure.
 pub type Settled = HashMap<Message, Result<Handled, Arc<HandleError>>>;
@@ -40,9 +40,10 @@ impl Workshop {
             return Settled::new();
         }
         self.metrics.batch.observe(u32::try_from(ids.len()).map_or(f64::INFINITY, f64::from));
-        match self.persist(|| self.handler.orders(ids)).await {
+        let together = self.retried(pauses().with_max_times(BATCH_TRIES), || self.handler.orders(ids));
+        match together.await {
             Ok(handled) => handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled))).collect(),
-            Err(error) if error.is_outage() || ids.len() == 1 => {
+            Err(error) if error.is_outage() => {
                 let error = Arc::new(error);
                 ids.iter().map(|id| (message(id), Err(Arc::clone(&error)))).collect()
             }
@@ -67,16 +68,21 @@ impl Workshop {
         settled
     }
 
-    /// Tries again while somebody else is faster, with growing random pauses.
+    /// Tries again while somebody else is faster, for half of the time that a message may take: a conflict says that
+    /// others get on, so the message's turn comes, and giving it back would only cost it a delivery.
     async fn persist<T, F: Future<Output = Result<T, HandleError>>>(
         &self,
         attempt: impl FnMut() -> F,
     ) -> Result<T, HandleError> {
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(5))
-            .with_max_delay(Duration::from_millis(200))
-            .with_max_times(TRIES)
-            .with_jitter();
+        let patience = self.limits.max_processing / 2;
+        self.retried(pauses().without_max_times().with_total_delay(Some(patience)), attempt).await
+    }
+
+    async fn retried<T, F: Future<Output = Result<T, HandleError>>>(
+        &self,
+        pauses: ExponentialBuilder,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, HandleError> {
         attempt
             .retry(pauses)
             .when(HandleError::is_conflict)
@@ -85,6 +91,14 @@ impl Workshop {
             })
             .await
     }
+}
+
+/// Growing random pauses, so that those who met do not meet again.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_millis(200))
+        .with_jitter()
 }
 
 fn placed(message: &Message) -> Option<OrderId> {

@@ -124,6 +124,32 @@ async fn workers_that_race_for_one_row_never_oversell() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_row_that_others_hold_for_long_sends_no_message_back() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(10).await?;
+        let row = shop.row(&product)?;
+        let mut other = shop.store.begin().await?;
+        shop.store.stock.move_in(&mut other, &[(row, 1)].into()).await?;
+
+        let order = shop.place(&[(&product, 1)], now()).await?;
+        let worker = Worker::start(&shop, &[]).await?;
+        let conflicts = async || -> anyhow::Result<Option<u32>> {
+            let metrics = worker.text("/metrics").await?;
+            let line = metrics.lines().find_map(|line| line.strip_prefix("shop_worker_retries_total "));
+            Ok(line.and_then(|count| count.parse::<u32>().ok()).filter(|&count| count > 20))
+        };
+        eventually("the worker meets the other transaction again and again", conflicts).await?;
+        other.abort().await;
+
+        assert_eq!(shop.settled(&order).await?.status, Status::Processed);
+        assert_eq!(shop.store.audit.read().await?.redelivered, 0);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_last_unit_takes_the_product_off_the_shelf() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let product = shop.stocked(2).await?;
