@@ -302,9 +302,21 @@ impl FromStr for Origin {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn every_variable_is_documented() {
+        let docs = include_str!("../../docs/configuration.md");
+        let serve = Cli::command().find_subcommand("serve").unwrap().clone();
+        let variables: Vec<_> =
+            serve.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+        assert!(variables.len() > 20);
+        let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
+        assert_eq!(missing, Vec::<&String>::new());
+    }
 
     const BASE: [&str; 10] = [
         "shop-api",

@@ -49,7 +49,19 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+
+    #[test]
+    fn every_variable_is_documented() {
+        let docs = include_str!("../../docs/configuration.md");
+        let command = Config::command();
+        let variables: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+        assert!(variables.len() > 5);
+        let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
+        assert_eq!(missing, Vec::<&&str>::new());
+    }
 
     #[test]
     fn images_are_required_and_named_in_the_error() {

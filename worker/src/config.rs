@@ -15,12 +15,12 @@ const HAND_BACK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Parser)]
 #[command(name = "shop-worker", version, about = "The queue worker of the shop")]
 pub struct Config {
-    /// <mongodb://user:password@host:27017/?replicaSet>=…
+    /// A connection string such as `mongodb://user:password@host:27017/?replicaSet=…`.
     #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true)]
     pub mongodb_uri: SecretString,
     #[arg(long, env = "SHOP_MONGODB_DATABASE", value_name = "SHOP_MONGODB_DATABASE", default_value = "xhipment")]
     pub mongodb_database: String,
-    /// <redis://:password@host:6379> (optional: the status cache).
+    /// A URL such as `redis://:password@host:6379`. Left out: no status cache.
     #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
     #[command(flatten)]
@@ -126,9 +126,20 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn every_variable_is_documented() {
+        let docs = include_str!("../../docs/configuration.md");
+        let command = Config::command();
+        let variables: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+        assert!(variables.len() > 5);
+        let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
+        assert_eq!(missing, Vec::<&&str>::new());
+    }
 
     fn parse(more: &[&str]) -> Config {
         let base = ["shop-worker", "--mongodb-uri", "mongodb://localhost"];

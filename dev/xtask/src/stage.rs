@@ -24,8 +24,6 @@ enum Started {
     Cluster,
     Servers,
     Operator,
-    /// The operator that ran before stands still, so that it does not meddle with the one under test.
-    OperatorPaused,
 }
 
 impl Stage {
@@ -51,16 +49,11 @@ impl Stage {
         Ok(env)
     }
 
-    /// A cluster without a running operator, and the servers.
+    /// A cluster and the servers. An installed operator runs on: it leaves shops of another operator class alone.
     pub fn cluster(&mut self, context: &Context) -> Result<Env> {
         self.start_cluster(context)?;
         let mut env = self.servers(context)?;
         let cluster = Cluster::load(context)?;
-        if !self.started.contains(&Started::OperatorPaused) && has_operator(context, &cluster)? {
-            self.started.push(Started::OperatorPaused);
-            note("the installed operator stands still during these tests");
-            scale_operator(context, &cluster, 0)?;
-        }
         env.extend(kubeconfig(context, &cluster));
         Ok(env)
     }
@@ -75,7 +68,6 @@ impl Stage {
         }
         let images = up::make_images(context)?;
         up::install_operator(context, &cluster, &images)?;
-        self.started.retain(|started| *started != Started::OperatorPaused);
         endpoints(
             &mut env,
             [
@@ -101,7 +93,6 @@ impl Stage {
             match started {
                 Started::Cluster => {}
                 Started::Operator => helm::uninstall(context, &Cluster::load(context)?, OPERATOR)?,
-                Started::OperatorPaused => scale_operator(context, &Cluster::load(context)?, 1)?,
                 Started::Servers => match Docker::running(context) {
                     Some(docker) if Cluster::recorded(context)?.is_some() => {
                         deps::remove(context, &docker, deps::Data::Remove)?;
@@ -133,14 +124,4 @@ fn kubeconfig(context: &Context, cluster: &Cluster) -> Option<(&'static str, Str
 fn has_operator(context: &Context, cluster: &Cluster) -> Result<bool> {
     let get = cluster.kubectl(context)?.args(["-n", OPERATOR.namespace, "get", "deployment/shop-operator"]);
     Ok(get.succeeds())
-}
-
-fn scale_operator(context: &Context, cluster: &Cluster, replicas: u32) -> Result<()> {
-    let scale = ["scale", "deployment/shop-operator", &format!("--replicas={replicas}")];
-    cluster.kubectl(context)?.args(["-n", OPERATOR.namespace]).args(scale).read()?;
-    let gone = ["wait", "pod", "-l", "app.kubernetes.io/name=shop-operator", "--for=delete", "--timeout=60s"];
-    if replicas == 0 {
-        cluster.kubectl(context)?.args(["-n", OPERATOR.namespace]).args(gone).read()?;
-    }
-    Ok(())
 }
