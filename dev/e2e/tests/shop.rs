@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
     networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
 };
@@ -105,6 +105,19 @@ fn workers_grow_with_the_backlog_and_shrink_without_a_redelivery() {
         ensure!(decided == placed.accepted.len() as u64, "{decided} of {} decided", placed.accepted.len());
         ensure!(after.books.faults().is_empty(), "{:?}", after.books.faults());
         ensure!(after.books.redelivered == 0, "{} messages were redelivered", after.books.redelivered);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_crowd_of_new_customers_fits_into_the_apis_memory() {
+    with_shop(1, as_sample, |tested| async move {
+        // Each sign-up takes 19 MiB for a moment: had they been kept, a dozen would fill the default limit of 256 MiB.
+        burst::buyers(&tested.shop, 40, "correct horse").await?;
+        let pods = tested.api::<Pod>().list(&ListParams::default().labels("app.kubernetes.io/component=api")).await?;
+        let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+        let restarts: Vec<_> = statuses.map(|container| container.restart_count).collect();
+        ensure!(restarts == [0], "restarts of the api's containers: {restarts:?}");
         Ok(())
     });
 }
