@@ -1,14 +1,12 @@
 //! The demo shop's accounts and keys for local use: generated once, kept in the state folder, readable by its owner only.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, remove_file, write_state};
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Account {
@@ -51,21 +49,12 @@ impl Accounts {
 
     /// Forgets them, when the database that knows them has gone.
     pub fn forget(context: &Context) -> Result<()> {
-        let file = file(context);
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", file.display()))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&file(context))
     }
 
     fn keep(&self, context: &Context) -> Result<()> {
-        let file = file(context);
-        let writing = || format!("writing {}", file.display());
-        let text = serde_json::to_string_pretty(self).with_context(writing)?;
-        let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).with_context(writing)?;
-        open.write_all(text.as_bytes()).with_context(writing)
+        let text = serde_json::to_string_pretty(self).context("writing the demo accounts")?;
+        write_state(&file(context), &text)
     }
 }
 

@@ -14,10 +14,10 @@ use crate::tools::Tools;
 
 pub fn run(context: &Context) -> Result<()> {
     let _lock = context.lock()?;
-    let mut stage = Stage::default();
+    let mut stage = Stage::open(context)?;
     let outcome = check(context, &mut stage);
-    stage.strike(context)?;
-    outcome
+    let struck = stage.strike(context);
+    outcome.and(struck)
 }
 
 fn check(context: &Context, stage: &mut Stage) -> Result<()> {

@@ -4,22 +4,21 @@
 use std::fs;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Run, wait_until};
-use crate::context::{Context, arguments_from_env};
+use crate::command::Run;
+use crate::context::{Context, arguments_from_env, remove_file, variable, write_state};
 use crate::docker::Docker;
 use crate::node_image::{self, Image};
 use crate::progress::{Progress, note};
+use crate::stage;
 use crate::tools::Tools;
-use crate::{daemon, deps, host, ingress, net};
+use crate::{daemon, deps, host, ingress, net, node, sysctls};
 
-pub const NAME: &str = "xhipment";
-const NODE: &str = "xhipment-control-plane";
+const HTTP_PORT: u16 = 8080;
 
 #[derive(Debug, Subcommand)]
 pub enum Action {
@@ -39,9 +38,9 @@ pub struct UpArgs {
     /// Answer yes to the question before the current context is used
     #[arg(long)]
     pub yes: bool,
-    /// The port of the ingress on 127.0.0.1
-    #[arg(long, env = "XHIPMENT_HTTP_PORT", default_value_t = 8080)]
-    pub http_port: u16,
+    /// The port of the ingress on 127.0.0.1 [default: the running cluster's, else 8080]
+    #[arg(long, env = "XHIPMENT_HTTP_PORT")]
+    http_port: Option<u16>,
 }
 
 impl UpArgs {
@@ -58,19 +57,34 @@ pub enum Which {
 }
 
 /// The cluster in use, as written down by `up`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cluster", rename_all = "lowercase")]
 pub enum Cluster {
     /// Ours, with a kubeconfig of its own.
     Kind { http_port: u16, node_image: String },
-    /// The user's: only this context of the user's own kubeconfig is ever named.
-    Current { context: String },
+    /// The user's: only this context of this kubeconfig is ever named, and only while it leads to this server.
+    Current { context: String, server: String, kubeconfig: Option<String> },
 }
 
 impl Cluster {
     /// The cluster that an earlier `up` made or was pointed at.
     pub fn load(context: &Context) -> Result<Self> {
-        Self::recorded(context)?.context("there is no cluster: run `cargo xtask cluster up` first")
+        let cluster = Self::recorded(context)?.context("there is no cluster: run `cargo xtask cluster up` first")?;
+        cluster.verify(context)?;
+        Ok(cluster)
+    }
+
+    /// Fails when the user's context leads to another server than the one that was agreed to.
+    fn verify(&self, context: &Context) -> Result<()> {
+        let Self::Current { context: name, server, .. } = self else { return Ok(()) };
+        let now = server_of(self.kubectl(context)?)?;
+        if now != *server {
+            bail!(
+                "the context {name} leads to {now} now, but {server} was agreed to: nothing was done. \
+                 `cargo xtask cluster down` lets go of it"
+            );
+        }
+        Ok(())
     }
 
     pub fn recorded(context: &Context) -> Result<Option<Self>> {
@@ -78,15 +92,18 @@ impl Cluster {
         match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text)
                 .map(Some)
-                .with_context(|| format!("reading {}; run down, then up", file.display())),
+                .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
         }
     }
 
-    /// Our own kubeconfig; `None` where the user's is used.
-    pub fn kubeconfig(&self, context: &Context) -> Option<PathBuf> {
-        matches!(self, Self::Kind { .. }).then(|| kubeconfig(context))
+    /// Our own kubeconfig, or the user's where another one than kubectl's default was agreed to.
+    pub fn kubeconfig(&self, context: &Context) -> Option<String> {
+        match self {
+            Self::Kind { .. } => Some(kubeconfig(context).display().to_string()),
+            Self::Current { kubeconfig, .. } => kubeconfig.clone(),
+        }
     }
 
     pub fn kubectl(&self, context: &Context) -> Result<Run> {
@@ -98,9 +115,13 @@ impl Cluster {
     }
 
     fn aim(&self, context: &Context, run: Run, flag: &str) -> Run {
+        let run = match self.kubeconfig(context) {
+            Some(file) => run.env("KUBECONFIG", file),
+            None => run.without_env("KUBECONFIG"),
+        };
         match self {
-            Self::Kind { .. } => run.env("KUBECONFIG", kubeconfig(context)),
-            Self::Current { context: name } => run.args([flag, name]),
+            Self::Kind { .. } => run,
+            Self::Current { context: name, .. } => run.args([flag, name]),
         }
     }
 
@@ -110,7 +131,7 @@ impl Cluster {
             bail!("images cannot be put on a cluster that is not ours: push {image} to a registry it pulls from");
         }
         let kind = docker.aim(Run::new(Tools::linked(context)?.kind));
-        kind.args(["load", "docker-image", "--name", NAME, image]).log_to(&context.log("load-image"))
+        kind.args(["load", "docker-image", "--name", node::NAME, image]).log_to(&context.log("load-image"))
     }
 }
 
@@ -118,6 +139,7 @@ pub fn run(context: &Context, action: &Action) -> Result<()> {
     match action {
         Action::Up(args) => {
             let _lock = context.lock()?;
+            stage::keep(context)?;
             up(context, args).map(drop)
         }
         Action::Down => {
@@ -131,13 +153,24 @@ pub fn run(context: &Context, action: &Action) -> Result<()> {
 /// Starts the cluster or makes it whole; quick when it runs.
 pub fn up(context: &Context, args: &UpArgs) -> Result<Cluster> {
     match args.cluster {
-        Which::Kind => up_kind(context, args.http_port),
+        Which::Kind => up_kind(context, port(context, args)?),
         Which::Current => use_current(context, args.yes),
     }
 }
 
+fn port(context: &Context, args: &UpArgs) -> Result<u16> {
+    let recorded = Cluster::recorded(context)?;
+    match (recorded, args.http_port) {
+        (Some(Cluster::Kind { http_port: now, .. }), Some(asked)) if now != asked => {
+            bail!("the cluster's ingress is on port {now}: run `cargo xtask cluster down` to move it to {asked}")
+        }
+        (Some(Cluster::Kind { http_port: now, .. }), _) => Ok(now),
+        (_, asked) => Ok(asked.unwrap_or(HTTP_PORT)),
+    }
+}
+
 fn up_kind(context: &Context, http_port: u16) -> Result<Cluster> {
-    if let Some(Cluster::Current { context: name }) = Cluster::recorded(context)? {
+    if let Some(Cluster::Current { context: name, .. }) = Cluster::recorded(context)? {
         bail!("the context {name} is in use: `cargo xtask cluster down` lets go of it");
     }
     let mut progress = Progress::new([
@@ -149,14 +182,14 @@ fn up_kind(context: &Context, http_port: u16) -> Result<Cluster> {
         "cluster DNS and ingress",
     ]);
     let docker = progress.step(|| {
-        check_port(context, http_port)?;
+        node::check_port(context, http_port)?;
         Docker::ensure(context)
     })?;
     let tools = progress.step(|| Tools::ensure(context))?;
     let node = progress.step(|| node_image::ensure(context, &docker))?;
     let traefik = progress.step(|| ingress::ensure_image(context, &docker))?;
     let cluster = Cluster::Kind { http_port, node_image: node.name.clone() };
-    progress.step(|| ensure_node(context, &docker, &tools, &cluster))?;
+    progress.step(|| node::ensure(context, &docker, &tools, &cluster))?;
     progress.step(|| {
         put_ingress_image(context, &docker, &cluster, &traefik)?;
         ingress::apply(context, &cluster, &traefik)?;
@@ -181,135 +214,27 @@ fn put_ingress_image(context: &Context, docker: &Docker, cluster: &Cluster, imag
     }
 }
 
-fn check_port(context: &Context, http_port: u16) -> Result<()> {
-    let recorded = Cluster::recorded(context)?;
-    if let Some(Cluster::Kind { http_port: now, .. }) = recorded
-        && now != http_port
-    {
-        bail!("the cluster's ingress is on port {now}: run `cargo xtask cluster down` to move it to {http_port}");
-    }
-    let held_by_node = Docker::running(context).is_some_and(|docker| docker.container_status(NODE).is_some());
-    if !held_by_node && !net::is_free(http_port) {
-        bail!(
-            "port {http_port} of 127.0.0.1 is in use by another program: end it, or choose another port for the \
-             ingress with --http-port or XHIPMENT_HTTP_PORT"
-        );
-    }
-    Ok(())
-}
-
-/// Creates the node, or starts the one there is again; a half-made one is replaced.
-fn ensure_node(context: &Context, docker: &Docker, tools: &Tools, cluster: &Cluster) -> Result<()> {
-    let recorded = Cluster::recorded(context)?;
-    let status = docker.container_status(NODE);
-    if let (Some(Cluster::Kind { node_image, .. }), Some(status)) = (&recorded, &status) {
-        if !matches!(cluster, Cluster::Kind { node_image: wanted, .. } if wanted == node_image) {
-            note(format!("node: it runs on {node_image}; the image has changed, `down` and `up` moves it"));
-        }
-        if status != "running" {
-            note(format!("node: it is {status}, so it is started again"));
-            docker.run().args(["start", NODE]).read()?;
-        }
-        match wait_until(Duration::from_mins(1), "the API server", || node_is_ready(context, cluster)) {
-            Ok(()) => return Ok(()),
-            Err(error) => note(format!("node: it does not come back ({error:#}), so it is made anew")),
-        }
-    } else if status.is_some() {
-        if !creating(context).exists() {
-            bail!(
-                "there is a kind cluster named {NAME} that was not made from {}: if it is not needed, remove it with \
-                 `kind delete cluster --name {NAME}`",
-                context.cache.display()
-            );
-        }
-        note("node: an interrupted run left one half made, so it is made anew");
-    }
-    delete(context, docker, tools)?;
-    create(context, docker, tools, cluster)
-}
-
-fn node_is_ready(context: &Context, cluster: &Cluster) -> Result<()> {
-    let ready = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{end}"#;
-    let answer = cluster.kubectl(context)?.args(["get", "nodes", "--request-timeout=5s", "-o", ready]).read()?;
-    if answer == "True" { Ok(()) } else { bail!("the node is not Ready") }
-}
-
-fn create(context: &Context, docker: &Docker, tools: &Tools, cluster: &Cluster) -> Result<()> {
-    let Cluster::Kind { http_port, node_image } = cluster else { bail!("only our own cluster is created") };
-    let file = if node_image.starts_with("localhost/") { "cluster-built.yaml" } else { "cluster.yaml" };
-    let file = context.kind_dir().join(file);
-    let config = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let config = config.replace("@HTTP_PORT@", &http_port.to_string());
-    // Made by us without IPv6, which pods do not have: their clients would try it first.
-    docker.ensure_network()?;
-    fs::write(creating(context), "").context("noting that a cluster is being made")?;
-    docker
-        .aim(Run::new(&tools.kind))
-        .args([
-            "create",
-            "cluster",
-            "--name",
-            NAME,
-            "--image",
-            node_image,
-            "--wait",
-            "180s",
-            "--config",
-            "-",
-            "--kubeconfig",
-        ])
-        .arg(kubeconfig(context))
-        .input(config)
-        .log_to(&context.log("cluster"))?;
-    save(context, cluster)
-}
-
-fn delete(context: &Context, docker: &Docker, tools: &Tools) -> Result<()> {
-    if docker.container_status(NODE).is_some() {
-        let kind = docker.aim(Run::new(&tools.kind)).args(["delete", "cluster", "--name", NAME, "--kubeconfig"]);
-        kind.arg(kubeconfig(context)).log_to(&context.log("cluster"))?;
-    }
-    forget(context)
-}
-
 fn record(context: &Context) -> PathBuf {
     context.state().join("cluster.json")
 }
 
-fn kubeconfig(context: &Context) -> PathBuf {
+pub fn kubeconfig(context: &Context) -> PathBuf {
     context.state().join("kubeconfig")
 }
 
-/// There while a node is ours but not whole.
-fn creating(context: &Context) -> PathBuf {
-    context.state().join("cluster.creating")
-}
-
-fn save(context: &Context, cluster: &Cluster) -> Result<()> {
+pub fn save(context: &Context, cluster: &Cluster) -> Result<()> {
     let text = serde_json::to_string_pretty(cluster).context("writing down the cluster")?;
-    fs::write(record(context), text).context("writing down the cluster")?;
-    match fs::remove_file(creating(context)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context("noting that the cluster is whole")
-        }
-        _ => Ok(()),
-    }
+    write_state(&record(context), &text)?;
+    remove_file(&node::creating(context))
 }
 
-fn forget(context: &Context) -> Result<()> {
-    for file in [record(context), creating(context), kubeconfig(context)] {
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", file.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+pub fn forget(context: &Context) -> Result<()> {
+    [record(context), node::creating(context), kubeconfig(context)].iter().try_for_each(|file| remove_file(file))
 }
 
 fn use_current(context: &Context, yes: bool) -> Result<Cluster> {
-    if let Some(Cluster::Kind { .. }) = Cluster::recorded(context)? {
+    let recorded = Cluster::recorded(context)?;
+    if let Some(Cluster::Kind { .. }) = recorded {
         bail!("our own cluster is up: run `cargo xtask cluster down` before another one is used");
     }
     Tools::ensure(context)?;
@@ -318,12 +243,19 @@ fn use_current(context: &Context, yes: bool) -> Result<Cluster> {
         .args(["config", "current-context"])
         .read()
         .context("kubectl has no current context: choose one with `kubectl config use-context`")?;
-    let server =
-        kubectl()?.args(["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).read()?;
-    if !yes && !confirm(&format!("Install the shop into the context {name} ({server})?"))? {
-        bail!("not confirmed: nothing was changed");
+    let server = server_of(kubectl()?)?;
+    let cluster =
+        Cluster::Current { context: name.clone(), server: server.clone(), kubeconfig: variable("KUBECONFIG") };
+    match recorded {
+        Some(recorded) if recorded == cluster => {}
+        Some(Cluster::Current { context: other, server, .. }) => {
+            bail!(
+                "the context {other} ({server}) is in use: `cargo xtask down` removes our releases there and lets go of it"
+            )
+        }
+        _ if yes || confirm(&format!("Install the shop into the context {name} ({server})?"))? => {}
+        _ => bail!("not confirmed: nothing was changed"),
     }
-    let cluster = Cluster::Current { context: name };
     cluster
         .kubectl(context)?
         .args(["version", "--request-timeout=10s"])
@@ -333,6 +265,11 @@ fn use_current(context: &Context, yes: bool) -> Result<Cluster> {
     note("not managed there: the ingress controller, the registry (push the images where the cluster can pull them),");
     note("and MongoDB, Redis, SQS and SES (the shop's Secrets point at yours). Only our namespaces are made.");
     Ok(cluster)
+}
+
+/// The address of the API server that a kubectl call would go to.
+fn server_of(kubectl: Run) -> Result<String> {
+    kubectl.args(["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).read()
 }
 
 fn confirm(question: &str) -> Result<bool> {
@@ -348,7 +285,7 @@ fn confirm(question: &str) -> Result<bool> {
 
 /// Removes the cluster and the servers; with our own daemon also that and what it left. Fine to repeat.
 pub fn down(context: &Context) -> Result<()> {
-    if let Some(Cluster::Current { context: name }) = Cluster::recorded(context)? {
+    if let Some(Cluster::Current { context: name, .. }) = Cluster::recorded(context)? {
         forget(context)?;
         println!("Let go of the context {name}; nothing in it was removed.");
         return Ok(());
@@ -359,16 +296,30 @@ pub fn down(context: &Context) -> Result<()> {
         note("docker: our daemon did not end cleanly, so it is started to clean up");
         daemon::start(context)?;
     }
-    if let Some(docker) = Docker::running(context) {
-        deps::remove(context, &docker, deps::Data::Remove)?;
-        if record(context).exists() || creating(context).exists() {
-            remove_node(context, &docker)?;
+    let has_node = record(context).exists() || node::creating(context).exists();
+    match Docker::running(context) {
+        Some(docker) => {
+            deps::remove(context, &docker, deps::Data::Remove)?;
+            if has_node {
+                node::remove(context, &docker)?;
+            }
+            docker.remove_network();
         }
+        None if has_node || deps::are_set_up(context) => {
+            bail!("Docker, which has the cluster and the servers, does not answer: start it and run down again")
+        }
+        None => {}
     }
     forget(context)?;
     if ours {
         daemon::stop(context)?;
     }
+    if host::is_root() {
+        daemon::unmount_below(&context.cache)?;
+        host::finish_interrupted_install();
+    }
+    sysctls::restore(context)?;
+    stage::keep(context)?;
     println!(
         "The cluster and its servers are gone{}; built images stay in {}.",
         if ours { ", our Docker daemon too" } else { "" },
@@ -377,12 +328,12 @@ pub fn down(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn remove_node(context: &Context, docker: &Docker) -> Result<()> {
-    match Tools::linked(context) {
-        Ok(tools) => delete(context, docker, &tools),
-        // Without kind, the node is a container like any other.
-        Err(_) => docker.remove_containers(&[NODE]),
+/// Removes the node; the servers and their engine stay.
+pub fn remove_alone(context: &Context) -> Result<()> {
+    if let Some(docker) = Docker::running(context) {
+        node::remove(context, &docker)?;
     }
+    forget(context)
 }
 
 fn status(context: &Context) -> Result<()> {
@@ -395,11 +346,11 @@ fn status(context: &Context) -> Result<()> {
     println!("docker    {engine}");
     match Cluster::recorded(context)? {
         None => println!("cluster   none; `cargo xtask cluster up` makes one"),
-        Some(Cluster::Current { context: name }) => println!("cluster   the context {name}"),
+        Some(Cluster::Current { context: name, server, .. }) => println!("cluster   the context {name} ({server})"),
         Some(cluster @ Cluster::Kind { http_port, .. }) => {
             let node =
-                if node_is_ready(context, &cluster).is_ok() { "Ready" } else { "not ready, `cluster up` repairs it" };
-            println!("cluster   kind-{NAME}: node {node}");
+                if node::is_ready(context, &cluster).is_ok() { "Ready" } else { "not ready, `cluster up` repairs it" };
+            println!("cluster   kind-{}: node {node}", node::NAME);
             let ingress = if net::http_get(http_port, "/").is_ok() { "answers" } else { "does not answer" };
             println!("ingress   http://127.0.0.1:{http_port} {ingress}");
             println!("          KUBECONFIG={}", kubeconfig(context).display());

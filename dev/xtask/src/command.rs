@@ -24,6 +24,15 @@ impl Run {
         Self { command: Command::new(program), input: None }
     }
 
+    /// A long build that ends when this process does, however that ends: nothing works on in what `down` or the next `up` removes.
+    pub fn build(program: &str) -> Self {
+        // Where util-linux is missing, a build outlives a kill -9.
+        match on_path("setpriv") {
+            Some(setpriv) => Self::new(setpriv).args(["--pdeathsig", "KILL", program]),
+            None => Self::new(program),
+        }
+    }
+
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self

@@ -1,7 +1,9 @@
 //! Where things live: the checkout, the cache of built inputs and the state of what runs now.
 //! The only place of xtask that reads the environment; starts nothing.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -88,6 +90,31 @@ fn lock_file(path: &Path, patience: &str) -> Result<File> {
 )]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Writes a file of the state folder, readable by its owner only: the whole of it or, after a crash, what was there before.
+pub fn write_state(file: &Path, text: &str) -> Result<()> {
+    let writing = || format!("writing {}", file.display());
+    let new = file.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut open = options.write(true).create(true).truncate(true).mode(0o600).open(&new).with_context(writing)?;
+    open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).with_context(writing)?;
+    fs::rename(&new, file).with_context(writing)
+}
+
+/// Removes a file that may have gone already.
+pub fn remove_file(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the operating system calls this run of the machine: another one has none of our processes, mounts and rules.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// A command's arguments when none is given: from their environment variables, else the defaults.

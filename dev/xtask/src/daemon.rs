@@ -1,7 +1,6 @@
 //! Our own dockerd: started by hand where there is none, stopped without leaving a trace.
 //! Touches only what it recorded before the start; never another daemon's processes or networks.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,25 +9,16 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Run, wait_until};
-use crate::context::Context;
-use crate::host;
+use crate::context::{Context, boot_id, write_state};
+use crate::docker::Docker;
 use crate::progress::note;
-
-/// What dockerd, the node's systemd and its kubelet change on the host.
-const SYSCTLS: [&str; 7] = [
-    "net.ipv4.ip_forward",
-    "net.ipv6.conf.all.forwarding",
-    "net.ipv6.conf.default.forwarding",
-    "vm.overcommit_memory",
-    "kernel.panic",
-    "kernel.panic_on_oops",
-    "fs.file-max",
-];
+use crate::{host, sysctls};
 
 /// The host as it was before our daemon: what `stop` puts back.
 #[derive(Debug, Serialize, Deserialize)]
 struct Before {
-    sysctls: BTreeMap<String, String>,
+    /// Another run of the machine has nothing left of what was started in this one.
+    boot: String,
     links: Vec<String>,
     ruleset: String,
     iptables: String,
@@ -53,10 +43,8 @@ pub fn start(context: &Context) -> Result<()> {
     if is_alive(context) {
         return Ok(());
     }
-    if left_traces(context) {
-        note("docker: cleaning what an interrupted run left");
-        clean(context)?;
-    }
+    clean_traces(context)?;
+    sysctls::save(context)?;
     fs::create_dir_all(dir(context)).context("creating the daemon's folder")?;
     save_before(context)?;
     let log = context.log("dockerd");
@@ -65,6 +53,15 @@ pub fn start(context: &Context) -> Result<()> {
         Run::new("docker").env("DOCKER_HOST", address(context)).arg("version").read().map(drop)
     })
     .with_context(|| format!("see the end of {}", log.display()))
+}
+
+/// Puts right what a daemon of ours left that did not end cleanly.
+pub fn clean_traces(context: &Context) -> Result<()> {
+    if is_alive(context) || !left_traces(context) {
+        return Ok(());
+    }
+    note("docker: cleaning what an interrupted run left");
+    clean(context)
 }
 
 /// Ends the daemon with all its containers and puts the host back; the images stay.
@@ -122,7 +119,8 @@ fn gone(pid: u32) -> Result<()> {
 
 fn launch(context: &Context) -> Result<Run> {
     let dir = dir(context);
-    let mut run = Run::new("/usr/sbin/dockerd")
+    let dockerd = host::find("dockerd").context("dockerd is not installed: `apt-get install docker.io`")?;
+    let mut run = Run::new(dockerd)
         .arg("--data-root")
         .arg(data_root(context))
         .arg("--exec-root")
@@ -146,14 +144,8 @@ fn launch(context: &Context) -> Result<Run> {
 }
 
 fn save_before(context: &Context) -> Result<()> {
-    let mut sysctls = BTreeMap::new();
-    for name in SYSCTLS {
-        if let Ok(value) = fs::read_to_string(sysctl_path(name)) {
-            sysctls.insert(name.to_owned(), value.trim().to_owned());
-        }
-    }
     let before = Before {
-        sysctls,
+        boot: boot_id(),
         links: links()?,
         ruleset: Run::new("nft").args(["list", "ruleset"]).read()?,
         iptables: String::new(),
@@ -168,7 +160,7 @@ fn save_before(context: &Context) -> Result<()> {
         Before { iptables, ip6tables: Run::new("ip6tables-save").read()?, ..before }
     };
     let text = serde_json::to_string_pretty(&before).context("writing down the host's settings")?;
-    fs::write(before_file(context), text).context("writing down the host's settings")
+    write_state(&before_file(context), &text)
 }
 
 /// Puts the host back, whatever state the daemon ended in.
@@ -179,10 +171,8 @@ fn clean(context: &Context) -> Result<()> {
     if let Ok(text) = fs::read_to_string(before_file(context)) {
         let before: Before =
             serde_json::from_str(&text).context("reading state/docker/before.json; remove that file by hand")?;
-        remove_links(&before.links)?;
-        restore_rules(&before)?;
-        for (name, value) in &before.sysctls {
-            fs::write(sysctl_path(name), value).with_context(|| format!("putting {name} back to {value}"))?;
+        if before.boot == boot_id() {
+            put_back_network(context, &before)?;
         }
         if !before.had_lib_modules && Path::new("/lib/modules").exists() {
             // Made as the mount point of kind's node; kept when something has been put into it.
@@ -296,6 +286,15 @@ pub fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+fn put_back_network(context: &Context, before: &Before) -> Result<()> {
+    if Docker::other(context).answers() {
+        note("docker: another daemon runs by now, so the network devices and packet rules are left to it");
+        return Ok(());
+    }
+    remove_links(&before.links)?;
+    restore_rules(before)
+}
+
 fn links() -> Result<Vec<String>> {
     let entries = fs::read_dir("/sys/class/net").context("listing the network devices")?;
     Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
@@ -311,14 +310,26 @@ fn remove_links(before: &[String]) -> Result<()> {
 }
 
 fn restore_rules(before: &Before) -> Result<()> {
-    if before.ruleset.is_empty() {
-        return Run::new("nft").args(["flush", "ruleset"]).read().map(drop);
-    }
-    for (tool, saved) in [("iptables", &before.iptables), ("ip6tables", &before.ip6tables)] {
+    for (tool, family, saved) in [("iptables", "ip", &before.iptables), ("ip6tables", "ip6", &before.ip6tables)] {
         let now = Run::new(format!("{tool}-save")).read()?;
-        Run::new(format!("{tool}-restore")).input(without_docker(&now, saved)).read()?;
+        let kept = without_docker(&now, saved);
+        Run::new(format!("{tool}-restore")).input(kept.clone()).read()?;
+        if before.ruleset.is_empty() && is_bare(&kept) {
+            for table in kept.lines().filter_map(|line| line.strip_prefix('*')) {
+                Run::new("nft").args(["delete", "table", family, table]).succeeds();
+            }
+        }
     }
     Ok(())
+}
+
+/// Tables with nothing in them but the kernel's own chains, which let everything pass.
+fn is_bare(saved: &str) -> bool {
+    saved.lines().all(|line| match line.chars().next() {
+        Some('-') => false,
+        Some(':') => line.split(' ').nth(1) == Some("ACCEPT"),
+        _ => true,
+    })
 }
 
 /// The rules of now without Docker's, the chains' policies as before.
@@ -327,19 +338,17 @@ fn without_docker(now: &str, before: &str) -> String {
         |line: &str| ["DOCKER", "docker0", " br-", "172.30.", "172.31.0."].iter().any(|mark| line.contains(mark));
     let policy = |line: &str| {
         let chain = line.split(' ').next().filter(|name| name.starts_with(':'))?;
-        before.lines().find(|old| old.split(' ').next() == Some(chain)).map(str::to_owned)
+        let old = before.lines().find(|old| old.split(' ').next() == Some(chain)).map(str::to_owned);
+        // Where there was no table at all, it is Docker that forbids forwarding.
+        old.or_else(|| (before.is_empty() && line.contains(" DROP ")).then(|| format!("{chain} ACCEPT [0:0]")))
     };
     let kept = now.lines().filter(|line| !docker(line) || before.lines().any(|old| old == *line));
     kept.map(|line| policy(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
-fn sysctl_path(name: &str) -> PathBuf {
-    Path::new("/proc/sys").join(name.replace('.', "/"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::without_docker;
+    use super::{is_bare, without_docker};
 
     #[test]
     fn the_rules_of_others_stay_and_policies_come_back() {
@@ -351,5 +360,17 @@ mod tests {
         let expected = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\n\
                         -A INPUT -p udp -j DROP\nCOMMIT\n";
         assert_eq!(without_docker(now, before), expected);
+        assert!(!is_bare(expected));
+    }
+
+    #[test]
+    fn where_there_were_no_rules_only_those_of_others_are_left() {
+        let docker = ":FORWARD DROP [1:1]\n:DOCKER - [0:0]\n-A FORWARD -j DOCKER-USER\n";
+        let bare = format!("*filter\n:INPUT ACCEPT [9:9]\n{docker}COMMIT\n");
+        let kept = without_docker(&bare, "");
+        assert_eq!(kept, "*filter\n:INPUT ACCEPT [9:9]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n");
+        assert!(is_bare(&kept));
+        let guarded = format!("*filter\n:INPUT ACCEPT [9:9]\n{docker}-A INPUT -s 6.6.6.6 -j DROP\nCOMMIT\n");
+        assert!(!is_bare(&without_docker(&guarded, "")), "a rule that came since then stays");
     }
 }

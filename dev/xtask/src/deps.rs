@@ -3,8 +3,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,11 +10,12 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::context::{Context, arguments_from_env};
+use crate::context::{Context, arguments_from_env, remove_file, write_state};
 use crate::deps_containers::{Start, check, wait_healthy};
 use crate::deps_images;
 use crate::docker::Docker;
 use crate::progress::Progress;
+use crate::{daemon, net, stage, sysctls};
 
 pub const MONGODB_USER: &str = "shop";
 /// On containers and volumes of ours; on a container it is the key of what it was made from.
@@ -25,7 +24,7 @@ pub const LABEL: &str = "xhipment.key";
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Start the four servers, or make them whole
-    Up(Ports),
+    Up(PortArgs),
     /// Remove the four servers with their data
     Down {
         /// Keep the data and the credentials for the next up
@@ -35,22 +34,46 @@ pub enum Action {
 }
 
 /// Where the servers listen on 127.0.0.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
-    #[arg(long = "mongodb-port", env = "XHIPMENT_MONGODB_PORT", default_value_t = 27117)]
     pub mongodb: u16,
-    #[arg(long = "redis-port", env = "XHIPMENT_REDIS_PORT", default_value_t = 6390)]
     pub redis: u16,
-    #[arg(long = "sqs-port", env = "XHIPMENT_SQS_PORT", default_value_t = 9324)]
     pub sqs: u16,
-    #[arg(long = "ses-port", env = "XHIPMENT_SES_PORT", default_value_t = 8005)]
     pub ses: u16,
 }
 
-impl Ports {
-    /// The ports as the environment and the defaults have them.
+/// The ports that are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct PortArgs {
+    /// MongoDB's port on 127.0.0.1 [default: where it runs, else 27117]
+    #[arg(long = "mongodb-port", env = "XHIPMENT_MONGODB_PORT")]
+    mongodb: Option<u16>,
+    /// Redis' port on 127.0.0.1 [default: where it runs, else 6390]
+    #[arg(long = "redis-port", env = "XHIPMENT_REDIS_PORT")]
+    redis: Option<u16>,
+    /// SQS' port on 127.0.0.1 [default: where it runs, else 9324]
+    #[arg(long = "sqs-port", env = "XHIPMENT_SQS_PORT")]
+    sqs: Option<u16>,
+    /// SES' port on 127.0.0.1 [default: where it runs, else 8005]
+    #[arg(long = "ses-port", env = "XHIPMENT_SES_PORT")]
+    ses: Option<u16>,
+}
+
+impl PortArgs {
+    /// As the environment asks.
     pub fn from_env() -> Result<Self> {
         arguments_from_env()
+    }
+
+    /// What is asked for, else what is in use, else the defaults.
+    fn resolve(self, in_use: Option<Ports>) -> Ports {
+        let other = in_use.unwrap_or(Ports { mongodb: 27117, redis: 6390, sqs: 9324, ses: 8005 });
+        Ports {
+            mongodb: self.mongodb.unwrap_or(other.mongodb),
+            redis: self.redis.unwrap_or(other.redis),
+            sqs: self.sqs.unwrap_or(other.sqs),
+            ses: self.ses.unwrap_or(other.ses),
+        }
     }
 }
 
@@ -157,8 +180,11 @@ pub struct Deps {
 impl Deps {
     /// The servers that an earlier `up` started.
     pub fn load(context: &Context) -> Result<Self> {
-        let settings = Settings::load(context)?.context("the servers are not up: run `cargo xtask deps up` first")?;
-        Ok(settings.deps())
+        Self::recorded(context)?.context("the servers are not up: run `cargo xtask deps up` first")
+    }
+
+    pub fn recorded(context: &Context) -> Result<Option<Self>> {
+        Ok(Settings::load(context)?.map(|settings| settings.deps()))
     }
 }
 
@@ -180,7 +206,7 @@ impl Settings {
         match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text)
                 .map(Some)
-                .with_context(|| format!("reading {}; run down, then up", file.display())),
+                .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
         }
@@ -192,7 +218,7 @@ impl Settings {
             None => Self { ports, mongodb_password: random_hex()?, redis_password: random_hex()? },
         };
         let text = serde_json::to_string_pretty(&settings).context("writing the servers' settings")?;
-        write_private(&Self::file(context), &text)?;
+        write_state(&Self::file(context), &text)?;
         Ok(settings)
     }
 
@@ -217,36 +243,64 @@ impl Settings {
 pub fn run(context: &Context, action: &Action) -> Result<()> {
     let _lock = context.lock()?;
     match action {
-        Action::Up(ports) => up(context, *ports).map(drop),
-        Action::Down { keep_data } => {
-            let data = if *keep_data { Data::Keep } else { Data::Remove };
-            match Docker::running(context) {
-                Some(docker) => remove(context, &docker, data)?,
-                None => println!("No Docker daemon runs, so no server does."),
-            }
-            Ok(())
+        Action::Up(ports) => {
+            stage::keep(context)?;
+            up(context, *ports).map(drop)
         }
+        Action::Down { keep_data } => down(context, if *keep_data { Data::Keep } else { Data::Remove }),
     }
 }
 
+/// Whether an earlier `up` set the servers up and nobody has removed them since, running or not.
+pub fn are_set_up(context: &Context) -> bool {
+    Settings::file(context).exists()
+}
+
+/// Removes the servers, and our own daemon where nothing else needs it. Fine to repeat.
+pub fn down(context: &Context, data: Data) -> Result<()> {
+    if daemon::left_traces(context) && !daemon::is_alive(context) {
+        // Containers and volumes are removed by the daemon that knows them.
+        daemon::start(context)?;
+    }
+    match Docker::running(context) {
+        Some(docker) => {
+            remove(context, &docker, data)?;
+            if Cluster::recorded(context)?.is_none() {
+                docker.remove_network();
+            }
+        }
+        None if are_set_up(context) => bail!("Docker, which has the servers, does not answer: start it and run again"),
+        None => {}
+    }
+    if Cluster::recorded(context)?.is_none() {
+        daemon::stop(context)?;
+        sysctls::restore(context)?;
+    }
+    println!("The servers are gone{}.", if data == Data::Keep { "; their data is kept for the next up" } else { "" });
+    Ok(())
+}
+
 /// Starts the four servers or makes them whole; quick when they run.
-pub fn up(context: &Context, ports: Ports) -> Result<Deps> {
-    if let Some(Cluster::Current { context: name }) = Cluster::recorded(context)? {
+pub fn up(context: &Context, ports: PortArgs) -> Result<Deps> {
+    if let Some(Cluster::Current { context: name, .. }) = Cluster::recorded(context)? {
         bail!("pods of {name} do not reach servers on this machine: point the shop's Secrets at servers of your own");
     }
     let steps = SERVERS.iter().map(|server| format!("image of {server}"));
     let mut progress =
         Progress::new(std::iter::once("container engine".to_owned()).chain(steps).chain(["servers".to_owned()]));
+    let before = Settings::load(context)?.map(|settings| settings.ports);
+    let ports = ports.resolve(before);
     let docker = progress.step(|| {
         let docker = Docker::ensure(context)?;
         docker.ensure_network()?;
+        SERVERS.iter().try_for_each(|server| check_port(&docker, *server, (before, ports)))?;
         Ok(docker)
     })?;
     let mut images = Vec::new();
     for server in SERVERS {
         images.push((server, progress.step(|| deps_images::ensure(context, &docker, server))?));
     }
-    if Settings::load(context)?.is_none() {
+    if before.is_none() {
         // Data whose passwords are lost would lock us out.
         remove(context, &docker, Data::Remove)?;
     }
@@ -269,6 +323,22 @@ pub fn up(context: &Context, ports: Ports) -> Result<Deps> {
     Ok(deps)
 }
 
+/// Before anything is changed: a server that moves, or does not run, finds its port free.
+fn check_port(docker: &Docker, server: Server, (before, wanted): (Option<Ports>, Ports)) -> Result<()> {
+    let port = server.port(wanted);
+    let runs = docker.container_status(&server.container()).as_deref() == Some("running")
+        && docker.label("container", &server.container(), LABEL).is_some();
+    let holds_it = runs && before.is_some_and(|before| server.port(before) == port);
+    if holds_it || net::is_free(port) {
+        return Ok(());
+    }
+    bail!(
+        "port {port} of 127.0.0.1 is in use by another program: end it, or choose another port for {server} \
+         with --{server}-port or XHIPMENT_{}_PORT",
+        server.short().to_uppercase()
+    )
+}
+
 /// Removes the servers; with `Data::Remove` also their volumes and credentials. Fine to repeat.
 pub fn remove(context: &Context, docker: &Docker, data: Data) -> Result<()> {
     for server in SERVERS {
@@ -283,10 +353,7 @@ pub fn remove(context: &Context, docker: &Docker, data: Data) -> Result<()> {
     if data == Data::Keep {
         return Ok(());
     }
-    match fs::remove_file(Settings::file(context)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("removing the credentials"),
-        _ => Ok(()),
-    }
+    remove_file(&Settings::file(context))
 }
 
 /// One line for each server.
@@ -310,21 +377,17 @@ pub fn random_hex() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
-pub fn write_private(file: &std::path::Path, text: &str) -> Result<()> {
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| format!("creating {}", file.display()))?;
-    file.write_all(text.as_bytes()).context("writing credentials")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_the_one_asked_for_or_in_use_or_the_default() {
+        let in_use = Ports { mongodb: 1, redis: 2, sqs: 3, ses: 4 };
+        let asked = PortArgs { redis: Some(9), ..PortArgs::default() };
+        assert_eq!(asked.resolve(Some(in_use)), Ports { redis: 9, ..in_use });
+        assert_eq!(asked.resolve(None), Ports { mongodb: 27117, redis: 9, sqs: 9324, ses: 8005 });
+    }
 
     #[test]
     fn both_sides_get_their_own_addresses() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::wait_until;
-use crate::context::{Context, key_of};
-use crate::deps::{LABEL, MONGODB_USER, Server, Settings, random_hex, write_private};
+use crate::context::{Context, key_of, write_state};
+use crate::deps::{LABEL, MONGODB_USER, Server, Settings, random_hex};
 use crate::deps_images::ServerImage;
 use crate::docker::{Docker, NETWORK};
 use crate::mongo::{self, Value};
@@ -35,13 +35,6 @@ impl Start<'_> {
             None if status.is_some() => bail!("there is a container {name} that is not ours: rename or remove it"),
             _ => docker.remove_containers(&[&name])?,
         }
-        if !net::is_free(port) {
-            bail!(
-                "port {port} of 127.0.0.1 is in use by another program: end it, or choose another port for {server} \
-                 with --{server}-port or XHIPMENT_{}_PORT",
-                server.short().to_uppercase()
-            );
-        }
         self.create(server, image, &key)
     }
 
@@ -56,7 +49,7 @@ impl Start<'_> {
         docker.run().args(["volume", "create", "--label", &format!("{LABEL}={server}"), &volume]).read()?;
         // A file, not arguments: those are seen by everybody on this machine.
         let env_file = self.context.state().join(format!("{name}.env"));
-        write_private(&env_file, &environment(self.settings, server))?;
+        write_state(&env_file, &environment(self.settings, server))?;
         let publish = format!("127.0.0.1:{}:{}", server.port(self.settings.ports), server.inner_port());
         let create = docker.run().args(["create", "--name", &name, "--hostname", &name, "--network", NETWORK]);
         let create = create.args(["--publish", &publish, "--volume", &format!("{volume}:{}", server.data_folder())]);

@@ -120,7 +120,7 @@ fn add_mongodb(context: &Context, work: &Path, log: &Path) -> Result<()> {
             log.display()
         ));
         let target = context.cache.join("build").join(MONGODB_STAND_IN);
-        Run::new("cargo")
+        Run::build("cargo")
             .args([
                 "install",
                 MONGODB_STAND_IN,

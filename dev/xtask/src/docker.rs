@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::Run;
 use crate::context::{Context, variable};
 use crate::daemon;
+use crate::deps::LABEL;
 use crate::host::{self, needed};
 use crate::progress::note;
 
@@ -52,34 +53,56 @@ pub fn choose(facts: Facts) -> Choice {
 /// A daemon that answers.
 #[derive(Clone, Debug)]
 pub struct Docker {
-    /// `DOCKER_HOST` of our daemon; `None` is the daemon that the user's own client finds.
-    pub host: Option<String>,
+    /// Its `DOCKER_HOST`; `None` is the daemon that the client finds by itself.
+    host: Option<String>,
+    ours: bool,
 }
 
 impl Docker {
     /// The daemon that answers now, without starting one.
     pub fn running(context: &Context) -> Option<Self> {
         if daemon::is_alive(context) {
-            return Some(Self { host: Some(daemon::address(context)) });
+            return Some(Self::ours(context));
         }
-        other_answers(context).then_some(Self { host: None })
+        let other = Self::other(context);
+        other.answers().then_some(other)
+    }
+
+    fn ours(context: &Context) -> Self {
+        Self { host: Some(daemon::address(context)), ours: true }
+    }
+
+    /// The daemon that the user's own client would talk to; a `DOCKER_HOST` of ours is not the user's.
+    pub fn other(context: &Context) -> Self {
+        Self { host: variable("DOCKER_HOST").filter(|host| *host != daemon::address(context)), ours: false }
+    }
+
+    pub fn answers(&self) -> bool {
+        self.run().arg("version").succeeds()
+    }
+
+    /// `DOCKER_HOST` of our daemon.
+    pub fn own_host(&self) -> Option<&str> {
+        self.host.as_deref().filter(|_| self.ours)
     }
 
     /// A daemon that answers: the one there is, else ours.
     pub fn ensure(context: &Context) -> Result<Self> {
+        let other = Self::other(context);
         let facts = Facts {
             ours_runs: daemon::is_alive(context),
-            other_answers: other_answers(context),
+            other_answers: other.answers(),
             debian: host::is_debian(),
             root: host::is_root(),
-            dockerd_installed: Path::new("/usr/sbin/dockerd").exists(),
+            dockerd_installed: host::find("dockerd").is_some(),
         };
-        let asked = variable("DOCKER_HOST").unwrap_or_else(|| "its default socket".to_owned());
+        let asked = other.host.clone().unwrap_or_else(|| "its default socket".to_owned());
         let choice = choose(facts);
         match choice {
             Choice::UseOther => {
                 note(format!("docker: a daemon answers at {asked}, so that one is used"));
-                return Ok(Self { host: None });
+                daemon::clean_traces(context)?;
+                return Ok(other);
             }
             Choice::UseOurs => note("docker: our own daemon runs already"),
             Choice::RefuseNotDebian | Choice::RefuseNotRoot => bail!("{}", refusal(choice, &asked)),
@@ -95,13 +118,16 @@ impl Docker {
                 context,
                 &[needed("dockerd", "docker.io"), needed("iptables", "iptables"), needed("nft", "nftables")],
             )?;
+            if choice == Choice::InstallAndStartOurs {
+                host::disable_services(&["docker.service", "docker.socket", "containerd.service"]);
+            }
             daemon::start(context)?;
         }
-        Ok(Self { host: Some(daemon::address(context)) })
+        Ok(Self::ours(context))
     }
 
     pub fn is_ours(&self) -> bool {
-        self.host.is_some()
+        self.ours
     }
 
     /// The docker client, aimed at this daemon.
@@ -111,11 +137,12 @@ impl Docker {
 
     /// Another program that talks to this daemon, such as kind.
     pub fn aim(&self, run: Run) -> Run {
-        match &self.host {
-            // Debian's docker.io has no buildx: its classic builder is asked for by name.
-            Some(host) => run.env("DOCKER_HOST", host).env("DOCKER_BUILDKIT", "0").without_env("DOCKER_CONTEXT"),
-            None => run,
-        }
+        let run = match &self.host {
+            Some(host) => run.env("DOCKER_HOST", host),
+            None => run.without_env("DOCKER_HOST"),
+        };
+        // Debian's docker.io has no buildx: its classic builder is asked for by name.
+        if self.ours { run.env("DOCKER_BUILDKIT", "0").without_env("DOCKER_CONTEXT") } else { run }
     }
 
     pub fn has_image(&self, image: &str) -> bool {
@@ -169,11 +196,20 @@ impl Docker {
                 "bridge",
                 "-o",
                 "com.docker.network.bridge.enable_ip_masquerade=true",
+                "--label",
+                &format!("{LABEL}=network"),
                 NETWORK,
             ])
             .read()
             .map(drop)
             .context("creating the Docker network `kind`")
+    }
+
+    /// Removes kind's network if it was made here and nobody else is on it.
+    pub fn remove_network(&self) {
+        if self.label("network", NETWORK, LABEL).is_some() && !self.run().args(["network", "rm", NETWORK]).succeeds() {
+            note(format!("docker: the network {NETWORK} stays, another container is on it"));
+        }
     }
 }
 
@@ -187,15 +223,6 @@ fn refusal(choice: Choice, asked: &str) -> String {
         "no Docker daemon answers at {asked}, and {why}.\n\
          Start Docker (and let this user reach its socket), or run again as root on Debian 12."
     )
-}
-
-/// Whether a daemon other than ours answers the user's own client.
-fn other_answers(context: &Context) -> bool {
-    let ours = daemon::address(context);
-    if variable("DOCKER_HOST").is_some_and(|host| host == ours) {
-        return Run::new("docker").without_env("DOCKER_HOST").args(["version"]).succeeds();
-    }
-    Run::new("docker").args(["version"]).succeeds()
 }
 
 #[cfg(test)]

@@ -20,10 +20,14 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let _lock = context.lock()?;
-    if let Some(cluster @ Cluster::Current { .. }) = Cluster::recorded(context)? {
+    if let Some(Cluster::Current { .. }) = Cluster::recorded(context)? {
+        let cluster = Cluster::load(context)?;
         // The shop first: its operator deletes what Kubernetes does not know of.
-        helm::uninstall(context, &cluster, Sample::load(context)?.release())?;
-        helm::uninstall(context, &cluster, OPERATOR)?;
+        for release in [Sample::load(context)?.release(), OPERATOR] {
+            if helm::is_ours(context, &cluster, release)? {
+                helm::uninstall(context, &cluster, release)?;
+            }
+        }
         note("kept: the CRD with shops that others made, the namespaces and their Secrets");
     }
     cluster::down(context)?;

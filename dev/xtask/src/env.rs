@@ -31,15 +31,13 @@ pub fn exports(context: &Context) -> Result<Vec<(&'static str, String)>> {
         ("SHOP_NAMESPACE", sample.metadata.namespace.clone()),
         ("SHOP_NAME", sample.metadata.name.clone()),
     ];
-    if let Some(kubeconfig) = cluster.kubeconfig(context) {
-        all.push(("KUBECONFIG", kubeconfig.display().to_string()));
+    all.extend(cluster.kubeconfig(context).map(|file| ("KUBECONFIG", file)));
+    all.extend(shop_url(&cluster).map(|url| ("SHOP_URL", url)));
+    if let Some(servers) = Deps::recorded(context)? {
+        all.extend(addresses(servers.host, sample.queue_name()?));
     }
-    if let Some(url) = shop_url(&cluster) {
-        all.push(("SHOP_URL", url));
-        all.extend(servers(Deps::load(context)?.host, sample.queue_name()?));
-    }
-    if let Some(host) = Docker::running(context).and_then(|docker| docker.host) {
-        all.push(("DOCKER_HOST", host));
+    if let Some(host) = Docker::running(context).as_ref().and_then(Docker::own_host) {
+        all.push(("DOCKER_HOST", host.to_owned()));
     }
     if let Some(accounts) = Accounts::kept(context)? {
         all.extend([("STAFF_EMAIL", accounts.staff.email), ("STAFF_PASSWORD", accounts.staff.password)]);
@@ -55,7 +53,7 @@ pub fn shop_url(cluster: &Cluster) -> Option<String> {
     }
 }
 
-fn servers(servers: Endpoints, queue: &str) -> [(&'static str, String); 5] {
+fn addresses(servers: Endpoints, queue: &str) -> [(&'static str, String); 5] {
     // The account that ElasticMQ puts into the URLs of its queues.
     let queue_url = format!("{}/000000000000/{queue}", servers.sqs_endpoint);
     [

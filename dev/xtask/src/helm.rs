@@ -1,6 +1,6 @@
 //! Installs the charts of this checkout with helm. Values go through standard input: an argument list is there for everyone to read.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -22,9 +22,23 @@ pub fn operator_values(images: &Images) -> Value {
     json!({"images": {"operator": images.operator, "api": images.api, "worker": images.worker}})
 }
 
+/// On releases that were installed here: on somebody's own cluster no other is upgraded or uninstalled.
+const MARK: &str = "installed-by=xtask";
+
 /// Installs or upgrades the release; does not wait for what it made to be ready.
 pub fn install(context: &Context, cluster: &Cluster, release: Release<'_>, values: &Value) -> Result<()> {
     forget_interrupted(context, cluster, release)?;
+    if matches!(cluster, Cluster::Current { .. })
+        && is_there(context, cluster, release, &[])?
+        && !is_ours(context, cluster, release)?
+    {
+        bail!(
+            "there is a release {} in namespace {} that was not installed from here: upgrade it with helm, or \
+             uninstall it first",
+            release.name,
+            release.namespace
+        );
+    }
     // On our own cluster, what Tilt put there is taken over.
     let take_over: &[&str] = if matches!(cluster, Cluster::Kind { .. }) { &["--take-ownership"] } else { &[] };
     let chart = context.repo.join("charts").join(release.chart);
@@ -32,7 +46,7 @@ pub fn install(context: &Context, cluster: &Cluster, release: Release<'_>, value
         .helm(context)?
         .args(["upgrade", "--install", release.name])
         .arg(&chart)
-        .args(["--namespace", release.namespace, "--create-namespace", "--values", "-"])
+        .args(["--namespace", release.namespace, "--create-namespace", "--labels", MARK, "--values", "-"])
         // A field that `kubectl apply` of the sample owns since then is taken back.
         .args(["--server-side=true", "--force-conflicts"])
         .args(take_over)
@@ -47,6 +61,16 @@ pub fn install_crds(context: &Context, cluster: &Cluster) -> Result<()> {
     cluster.kubectl(context)?.args(["apply", "--server-side", "-f"]).arg(&crds).log_to(&context.log("helm"))?;
     let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
     cluster.kubectl(context)?.args(established).arg(&crds).log_to(&context.log("helm"))
+}
+
+/// Whether the release was installed from here.
+pub fn is_ours(context: &Context, cluster: &Cluster, release: Release<'_>) -> Result<bool> {
+    is_there(context, cluster, release, &["--selector", MARK])
+}
+
+fn is_there(context: &Context, cluster: &Cluster, release: Release<'_>, more: &[&str]) -> Result<bool> {
+    let list = cluster.helm(context)?.args(["list", "--namespace", release.namespace, "--short"]).args(more);
+    Ok(list.read()?.lines().any(|name| name.trim() == release.name))
 }
 
 /// Uninstalls the release and waits until its objects are gone; fine to repeat.

@@ -1,7 +1,7 @@
 //! Facts about this machine and its Debian packages; touches nothing else of the host.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -78,7 +78,28 @@ pub fn require(program: &str, hint: &str) -> Result<()> {
 }
 
 fn installed(program: &str) -> bool {
-    on_path(program).is_some() || ["/usr/sbin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).exists())
+    find(program).is_some()
+}
+
+/// Where a program is; daemons are not on everybody's PATH.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let in_sbin = || ["/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(program)).find(|file| file.exists());
+    on_path(program).or_else(in_sbin)
+}
+
+/// Packages start their services at every boot unless told not to: those that were installed for us only are told.
+pub fn disable_services(units: &[&str]) {
+    if find("systemctl").is_some() && !Run::new("systemctl").arg("disable").args(units).succeeds() {
+        note(format!(
+            "{} may start at the next boot: `systemctl disable` them if that is not wanted",
+            units.join(", ")
+        ));
+    }
+}
+
+/// What an interrupted installation of packages left.
+pub fn finish_interrupted_install() {
+    drop(KeepServicesDown { ours: KeepServicesDown::is_ours() });
 }
 
 fn status_field(name: &str) -> Option<String> {
@@ -99,13 +120,18 @@ struct KeepServicesDown {
 
 impl KeepServicesDown {
     const FILE: &'static str = "/usr/sbin/policy-rc.d";
+    const TEXT: &'static str = "#!/bin/sh\n# Made by xhipment while it installs packages; safe to remove.\nexit 101\n";
+
+    fn is_ours() -> bool {
+        fs::read_to_string(Self::FILE).is_ok_and(|text| text == Self::TEXT)
+    }
 
     fn new() -> Result<Self> {
         use std::os::unix::fs::PermissionsExt as _;
         if Path::new(Self::FILE).exists() {
-            return Ok(Self { ours: false });
+            return Ok(Self { ours: Self::is_ours() });
         }
-        fs::write(Self::FILE, "#!/bin/sh\nexit 101\n").context("writing policy-rc.d")?;
+        fs::write(Self::FILE, Self::TEXT).context("writing policy-rc.d")?;
         fs::set_permissions(Self::FILE, fs::Permissions::from_mode(0o755)).context("writing policy-rc.d")?;
         Ok(Self { ours: true })
     }

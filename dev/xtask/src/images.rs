@@ -107,6 +107,9 @@ fn compile(context: &Context, parts: &[Part]) -> Result<Vec<PathBuf>> {
         // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
         Run::new(variable("CARGO").unwrap_or_else(|| "cargo".into()))
             .dir(&context.repo)
+            // They would replace the flags of .cargo/config.toml, without which the binaries are not static.
+            .without_env("RUSTFLAGS")
+            .without_env("CARGO_ENCODED_RUSTFLAGS")
             .args(["build", "--locked", "--workspace"])
             .args(parts.iter().map(|part| format!("--bin={}", part.binary())))
     };

@@ -13,6 +13,9 @@ use crate::host::{self, needed};
 use crate::progress::note;
 use crate::tools::{self, CONTAINERD, CONTROL_PLANE, COREDNS, CRI_TOOLS, ETCD, KUBECTL, PAUSE};
 
+/// The image that was made for the pinned version of kind, from the notes of its release: raised together with it.
+const PUBLIC: &str = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed";
+
 /// An image and where it came from.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -29,24 +32,22 @@ pub fn ensure(context: &Context, docker: &Docker) -> Result<Image> {
         note(format!("node image: {built} was built earlier"));
         return Ok(Image { name: built, built: true });
     }
-    let public = format!("kindest/node:{version}");
-    if docker.has_image(&public) {
-        note(format!("node image: the public {public} is there"));
-        return Ok(Image { name: public, built: false });
-    }
-    match docker.pull(context, &public) {
-        Ok(()) => {
-            note(format!("node image: the public {public} was pulled"));
-            Ok(Image { name: public, built: false })
+    let why = if docker.is_ours() && host::lacks_sys_resource() {
+        "the public one wants CAP_SYS_RESOURCE, which this machine does not have".to_owned()
+    } else {
+        if docker.has_image(PUBLIC) {
+            note(format!("node image: the public {PUBLIC} is there"));
+            return Ok(Image { name: PUBLIC.to_owned(), built: false });
         }
-        Err(error) => {
-            note(format!(
-                "node image: {public} cannot be pulled ({error:#}), so it is built from Go modules and Debian packages"
-            ));
-            build(context, docker, &built, &version)?;
-            Ok(Image { name: built, built: true })
-        }
-    }
+        let Err(error) = docker.pull(context, PUBLIC) else {
+            note(format!("node image: the public {PUBLIC} was pulled"));
+            return Ok(Image { name: PUBLIC.to_owned(), built: false });
+        };
+        format!("{PUBLIC} cannot be pulled ({error:#})")
+    };
+    note(format!("node image: {why}, so it is built from Go modules and Debian packages"));
+    build(context, docker, &built, &version)?;
+    Ok(Image { name: built, built: true })
 }
 
 fn key(context: &Context) -> Result<String> {

@@ -1,12 +1,15 @@
 //! What tests and checks need around them: the servers, the cluster, the operator of this checkout.
-//! Remembers what was not there before, and takes that down again; what ran before is left running.
+//! Remembers what was not there before, also across an interrupted run, and takes that down again; what ran before is left.
+
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster};
-use crate::context::Context;
-use crate::deps::{self, Deps, Endpoints};
-use crate::docker::Docker;
+use crate::context::{Context, remove_file, write_state};
+use crate::deps::{self, Data, Deps, Endpoints};
 use crate::helm::{self, OPERATOR};
 use crate::progress::note;
 use crate::up;
@@ -14,30 +17,52 @@ use crate::up;
 /// Variables for the test programs.
 pub type Env = Vec<(&'static str, String)>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Stage {
     started: Vec<Started>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Started {
     Cluster,
     Servers,
     Operator,
 }
 
+/// Namespaces of tests carry one of these labels.
+const TEST_NAMESPACES: [&str; 2] = ["shop.xhipment.io/test", "app.kubernetes.io/part-of=xhipment-e2e"];
+
+/// What tests have started stays from now on: somebody asked for it by name, or it is gone.
+pub fn keep(context: &Context) -> Result<()> {
+    remove_file(&file(context))
+}
+
+fn file(context: &Context) -> PathBuf {
+    context.state().join("stage.json")
+}
+
 impl Stage {
+    /// An empty stage, or what an interrupted run left standing.
+    pub fn open(context: &Context) -> Result<Self> {
+        let file = file(context);
+        let Ok(text) = fs::read_to_string(&file) else { return Ok(Self::default()) };
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", file.display()))
+    }
+
+    fn will_start(&mut self, context: &Context, what: Started) -> Result<()> {
+        if !self.started.contains(&what) {
+            self.started.push(what);
+        }
+        let text = serde_json::to_string(self).context("noting what is started")?;
+        write_state(&file(context), &text)
+    }
+
     /// MongoDB, Redis, SQS and SES, as this machine reaches them.
     pub fn servers(&mut self, context: &Context) -> Result<Env> {
-        let running = Docker::running(context).is_some_and(|docker| {
-            deps::SERVERS
-                .iter()
-                .all(|server| docker.container_status(&server.container()).as_deref() == Some("running"))
-        });
-        if !running {
-            self.started.push(Started::Servers);
+        if !deps::are_set_up(context) {
+            self.will_start(context, Started::Servers)?;
         }
-        let servers = deps::up(context, deps::Ports::from_env()?)?;
+        let servers = deps::up(context, deps::PortArgs::from_env()?)?;
         let mut env = Env::new();
         endpoints(
             &mut env,
@@ -54,6 +79,7 @@ impl Stage {
         self.start_cluster(context)?;
         let mut env = self.servers(context)?;
         let cluster = Cluster::load(context)?;
+        sweep(context, &cluster)?;
         env.extend(kubeconfig(context, &cluster));
         Ok(env)
     }
@@ -63,8 +89,9 @@ impl Stage {
         self.start_cluster(context)?;
         let mut env = self.servers(context)?;
         let cluster = Cluster::load(context)?;
+        sweep(context, &cluster)?;
         if !has_operator(context, &cluster)? {
-            self.started.push(Started::Operator);
+            self.will_start(context, Started::Operator)?;
         }
         let images = up::make_images(context)?;
         up::install_operator(context, &cluster, &images)?;
@@ -85,32 +112,50 @@ impl Stage {
 
     /// Takes down what was started here.
     pub fn strike(self, context: &Context) -> Result<()> {
-        if self.started.contains(&Started::Cluster) {
+        let started = |what| self.started.contains(&what);
+        if started(Started::Cluster) {
             note("taking down the cluster that was started for this");
-            return cluster::down(context);
-        }
-        for started in self.started.into_iter().rev() {
-            match started {
-                Started::Cluster => {}
-                Started::Operator => helm::uninstall(context, &Cluster::load(context)?, OPERATOR)?,
-                Started::Servers => match Docker::running(context) {
-                    Some(docker) if Cluster::recorded(context)?.is_some() => {
-                        deps::remove(context, &docker, deps::Data::Remove)?;
-                    }
-                    // Without a cluster the engine was started for the servers alone.
-                    _ => cluster::down(context)?,
-                },
+            if started(Started::Servers) || !deps::are_set_up(context) {
+                return cluster::down(context);
             }
+            cluster::remove_alone(context)?;
+        } else if started(Started::Operator) {
+            helm::uninstall(context, &Cluster::load(context)?, OPERATOR)?;
         }
-        Ok(())
+        if started(Started::Servers) {
+            note("taking down the servers that were started for this");
+            deps::down(context, Data::Remove)?;
+        }
+        keep(context)
     }
 
     fn start_cluster(&mut self, context: &Context) -> Result<()> {
         if Cluster::recorded(context)?.is_none() {
-            self.started.push(Started::Cluster);
+            self.will_start(context, Started::Cluster)?;
         }
         cluster::up(context, &cluster::UpArgs::from_env()?).map(drop)
     }
+}
+
+/// Removes the namespaces that interrupted tests left; their shops' operators are gone, so nobody else ends these.
+fn sweep(context: &Context, cluster: &Cluster) -> Result<()> {
+    for label in TEST_NAMESPACES {
+        let kubectl = || cluster.kubectl(context);
+        let left =
+            kubectl()?.args(["get", "namespaces", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"]).read()?;
+        for namespace in left.split_whitespace() {
+            note(format!("removing namespace {namespace} of an interrupted test"));
+            let shops = kubectl()?.args(["-n", namespace, "get", "shops", "-o", "name"]).read().unwrap_or_default();
+            for shop in shops.lines() {
+                let none = r#"{"metadata":{"finalizers":null}}"#;
+                kubectl()?.args(["-n", namespace, "delete", shop, "--wait=false"]).read()?;
+                // One without finalizers is gone by now.
+                kubectl()?.args(["-n", namespace, "patch", shop, "--type=merge", "-p", none]).succeeds();
+            }
+            kubectl()?.args(["delete", "namespace", namespace, "--wait=false"]).read()?;
+        }
+    }
+    Ok(())
 }
 
 fn endpoints(env: &mut Env, names: [&'static str; 4], of: Endpoints) {
@@ -118,7 +163,7 @@ fn endpoints(env: &mut Env, names: [&'static str; 4], of: Endpoints) {
 }
 
 fn kubeconfig(context: &Context, cluster: &Cluster) -> Option<(&'static str, String)> {
-    cluster.kubeconfig(context).map(|file| ("KUBECONFIG", file.display().to_string()))
+    cluster.kubeconfig(context).map(|file| ("KUBECONFIG", file))
 }
 
 fn has_operator(context: &Context, cluster: &Cluster) -> Result<bool> {

@@ -76,11 +76,16 @@ impl AddAssign for Tally {
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let _lock = context.lock()?;
     let suites: Vec<Suite> = if args.suites.is_empty() { Suite::ALL.to_vec() } else { args.suites.clone() };
-    let mut stage = Stage::default();
-    let outcome = run_suites(context, &mut stage, &suites, args.long);
-    stage.strike(context)?;
-    let tally = outcome?;
+    let mut stage = Stage::open(context)?;
+    let mut tally = Tally::default();
+    let outcome = run_suites(context, (&mut stage, &mut tally), &suites, args.long);
+    let struck = stage.strike(context);
     println!("{} passed, {} failed", tally.passed, tally.failed);
+    if let (Err(_), Err(error)) = (&outcome, &struck) {
+        eprintln!("error: taking down what was started for the tests: {error:#}");
+    }
+    outcome?;
+    struck?;
     match tally {
         Tally { failed: 0, ignored: 0, passed: 1.. } => Ok(()),
         Tally { failed: 0, ignored: 0, .. } => bail!("no test was found"),
@@ -89,8 +94,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
 }
 
-fn run_suites(context: &Context, stage: &mut Stage, suites: &[Suite], long: bool) -> Result<Tally> {
-    let mut total = Tally::default();
+/// Adds up what the suites say, also of those before one that could not be run.
+fn run_suites(context: &Context, (stage, total): (&mut Stage, &mut Tally), suites: &[Suite], long: bool) -> Result<()> {
     for &suite in suites {
         println!("▶ {} tests", suite.name());
         let started = Instant::now();
@@ -108,9 +113,9 @@ fn run_suites(context: &Context, stage: &mut Stage, suites: &[Suite], long: bool
             tally.failed,
             started.elapsed().as_secs()
         );
-        total += tally;
+        *total += tally;
     }
-    Ok(total)
+    Ok(())
 }
 
 fn cargo_test(context: &Context, suite: Suite, env: &[(&'static str, String)], long: bool) -> Result<Tally> {

@@ -184,7 +184,7 @@ fn compile(context: &Context, build: &GoBuild, work: &Path, out: &Path) -> Resul
 
 fn go(dir: &Path) -> Run {
     // The workspace of a parent folder must not reach these modules, nor flags of the user's.
-    Run::new("go").env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-buildvcs=false").dir(dir)
+    Run::build("go").env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-buildvcs=false").dir(dir)
 }
 
 fn link_flags(context: &Context, build: &GoBuild) -> Result<String> {

@@ -18,7 +18,7 @@ use crate::net;
 use crate::progress::{Progress, note};
 use crate::sample::{Metadata, Sample};
 use crate::shop::Shop;
-use crate::{env, secrets, seed};
+use crate::{env, secrets, seed, stage};
 
 /// From the last write to a shop that is ready: pods start in seconds, a laptop under load takes longer.
 const READY_LIMIT: Duration = Duration::from_mins(3);
@@ -28,7 +28,7 @@ pub struct Args {
     #[command(flatten)]
     cluster: cluster::UpArgs,
     #[command(flatten)]
-    ports: deps::Ports,
+    ports: deps::PortArgs,
     /// With --cluster current: the registry and folder that hold the images api, worker and operator
     #[arg(long, value_name = "REGISTRY/FOLDER")]
     images_from: Option<String>,
@@ -42,6 +42,7 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let _lock = context.lock()?;
+    stage::keep(context)?;
     match args.cluster.cluster {
         Which::Kind => on_kind(context, args),
         Which::Current => on_current(context, args),
