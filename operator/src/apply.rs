@@ -141,6 +141,9 @@ impl Applier<'_> {
             }
         }
         let api: Api<K> = self.ctx.api(&self.namespace());
+        if live.is_none() {
+            self.name_is_free(&api, &name).await?;
+        }
         let mut applied = patch(&api, &wanted).await;
         if live.is_some() && matches!(&applied, Err(kube::Error::Api(status)) if status.is_invalid()) {
             applied = replace_lists(&api, &wanted).await;
@@ -157,6 +160,16 @@ impl Applier<'_> {
             self.tell_taken_back(&wanted, live).await;
         }
         Ok(applied)
+    }
+
+    /// The caches hold what carries our label; what a forced apply would take over need not.
+    async fn name_is_free<K: Part>(&self, api: &Api<K>, name: &str) -> Result<(), ApplyError> {
+        let (kind, name) = (K::KIND, name.to_owned());
+        match api.get_metadata_opt(&name).await {
+            Ok(Some(other)) if !self.owns(&other) => Err(ApplyError::NameTaken { kind, name }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(ApplyError::Refused { kind, name, source }),
+        }
     }
 
     async fn prune<K: Part>(&self, store: &Store<K>, kept: &[K]) -> Result<(), ApplyError> {
@@ -202,7 +215,7 @@ impl Applier<'_> {
         self.ctx.event(self.shop, EventType::Warning, "FieldTakenBack", note).await;
     }
 
-    fn owns<K: Part>(&self, live: &K) -> bool {
+    fn owns(&self, live: &impl Resource) -> bool {
         let uid = self.shop.uid().unwrap_or_default();
         live.owner_references().iter().any(|owner| owner.uid == uid)
     }

@@ -248,10 +248,7 @@ async fn what_is_no_longer_wanted_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_ones_object_is_not_taken() {
     let harness = Harness::with_operator().await;
-    let taken = serde_json::from_value(json!({
-        "metadata": { "name": "demo-api", "labels": { "app.kubernetes.io/managed-by": "shop-operator" } },
-        "data": { "mine": "yes" },
-    }));
+    let taken = serde_json::from_value(json!({ "metadata": { "name": "demo-api" }, "data": { "mine": "yes" } }));
     harness.api::<ConfigMap>().create(&kube::api::PostParams::default(), &taken.unwrap()).await.unwrap();
     harness.apply("demo", json!({})).await;
     let message = harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "NameTaken").await;
