@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     build::{Applied, Prepared, Resources},
     contained::contained,
-    context::{Context, cached},
+    context::{Context, cached, is_owned},
     crd::ShopDeployment,
     names,
 };
@@ -216,8 +216,7 @@ impl Applier<'_> {
     }
 
     fn owns(&self, live: &impl Resource) -> bool {
-        let uid = self.shop.uid().unwrap_or_default();
-        live.owner_references().iter().any(|owner| owner.uid == uid)
+        is_owned(live, &self.shop.uid().unwrap_or_default())
     }
 
     fn namespace(&self) -> String {

@@ -155,8 +155,15 @@ impl Context {
         let _stopping = self.trigger.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    pub fn deployment(&self, namespace: &str, shop: &str, component: Component) -> Option<Arc<Deployment>> {
-        cached(&self.stores.deployments, namespace, &component.object_name(shop))
+    /// The Deployment of one of a shop's components, where it is this shop's: not a predecessor's, nor a stranger's.
+    pub fn deployment(
+        &self,
+        (namespace, shop): (&str, &str),
+        uid: &str,
+        component: Component,
+    ) -> Option<Arc<Deployment>> {
+        let found = cached(&self.stores.deployments, namespace, &component.object_name(shop))?;
+        is_owned(found.as_ref(), uid).then_some(found)
     }
 
     /// The pods of one of a shop's components.
@@ -194,14 +201,18 @@ impl Context {
     }
 
     /// Forgets a shop that is gone.
-    pub fn forget(&self, shop: &ShopDeployment) {
-        let uid = shop.uid().unwrap_or_default();
-        self.scalers.stop(&uid);
-        self.views.remove(&uid);
-        self.queues.forget(&uid);
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-        self.metrics.forget(&shop.namespace().unwrap_or_default(), &shop.name_any());
+    pub fn forget(&self, (namespace, shop): (&str, &str), uid: &str) {
+        self.scalers.stop(uid);
+        self.views.remove(uid);
+        self.queues.forget(uid);
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.metrics.forget(namespace, shop);
     }
+}
+
+/// Whether an object belongs to the shop with this uid.
+pub fn is_owned(object: &impl Resource, uid: &str) -> bool {
+    object.owner_references().iter().any(|owner| owner.uid == uid)
 }
 
 /// A namespaced object from its cache.
@@ -211,4 +222,65 @@ where
     K::DynamicType: Default + Eq + Hash + Clone,
 {
     store.get(&ObjectRef::new(name).within(namespace))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use clap::Parser;
+    use kube::runtime::{reflector, watcher};
+    use serde_json::json;
+    use shop_runtime::metrics;
+
+    use super::*;
+
+    /// A context with empty caches and a client that reaches nobody.
+    pub(crate) fn context() -> Context {
+        shop_runtime::install_tls_provider();
+        let stores = Stores {
+            shops: store([]),
+            service_accounts: store([]),
+            config_maps: store([]),
+            network_policies: store([]),
+            deployments: store([]),
+            services: store([]),
+            ingresses: store([]),
+            budgets: store([]),
+            pods: store([]),
+            secrets: store([]),
+        };
+        Context::new(Parts {
+            client: Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap(),
+            config: Config::parse_from(["shop-operator", "--api-image=api", "--worker-image=worker"]),
+            shutdown: Shutdown::manual(),
+            readiness: Readiness::default(),
+            metrics: Metrics::register(&metrics::Metrics::default()),
+            stores,
+            trigger: mpsc::unbounded().0,
+        })
+    }
+
+    /// A cache with these objects.
+    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
+    where
+        K: Resource + Clone + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let (store, mut writer) = reflector::store();
+        objects.into_iter().for_each(|object| writer.apply_watcher_event(&watcher::Event::Apply(object)));
+        store
+    }
+
+    #[tokio::test]
+    async fn a_strangers_deployment_is_not_the_shops() {
+        let mut ctx = context();
+        let owner = json!({ "apiVersion": "x/v1", "kind": "ShopDeployment", "name": "demo", "uid": "ours" });
+        let deployment = json!({
+            "metadata": { "name": "demo-worker", "namespace": "shops", "ownerReferences": [owner] },
+            "spec": { "selector": {}, "template": {} },
+        });
+        ctx.stores.deployments = store([serde_json::from_value(deployment).unwrap()]);
+        let found = |uid| ctx.deployment(("shops", "demo"), uid, Component::Worker);
+        assert!(found("ours").is_some());
+        assert!(found("another's").is_none());
+    }
 }

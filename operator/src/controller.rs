@@ -71,18 +71,24 @@ pub fn on_error(shop: Arc<ShopDeployment>, error: &ReconcileError, ctx: Arc<Cont
 }
 
 async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, ReconcileError> {
+    let (namespace, name, uid) = (shop.namespace(), shop.name_any(), shop.uid());
+    let forget = || ctx.forget((&namespace.unwrap_or_default(), &name), &uid.unwrap_or_default());
     if !deletion::has_finalizer(shop) {
-        ctx.forget(shop);
+        forget();
         return Ok(Action::await_change());
     }
     match deletion::step(ctx, shop).await? {
         Step::Gone => {
-            ctx.forget(shop);
+            forget();
             deletion::finalize(ctx, shop, &[]).await?;
             Ok(Action::await_change())
         }
         Step::Waiting(why, wait) => {
             report::report(ctx, shop, &deletion::outcome(ctx, shop, why)).await?;
+            // The workers that drain the queue are scaled to the end, also by an operator that was started meanwhile.
+            if let Ok(valid) = validate(shop, &fetch::fetch(ctx, shop).await?.world) {
+                ctx.scalers.follow(ctx, &valid, shop.status.as_ref());
+            }
             Ok(Action::requeue(wait))
         }
     }

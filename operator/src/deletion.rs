@@ -1,13 +1,13 @@
 //! The end of a shop whose queue goes with it: stop the api, let the workers drain, delete the queue when it is empty.
 //! A queue with messages is never deleted: the shop stays, and says what to do.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
 
@@ -160,28 +160,33 @@ fn hold(ctx: &Context, shop: &ShopDeployment, left: &crate::queue::Left) -> (Fau
 async fn stopped(ctx: &Context, shop: &ShopDeployment, component: Component) -> Result<bool, DeletionError> {
     stop(ctx, shop, component).await?;
     let namespace = shop.namespace().unwrap_or_default();
-    let deployment = ctx.deployment(&namespace, &shop.name_any(), component);
-    Ok(deployment.is_none() && ctx.pods(&namespace, &shop.name_any(), component).is_empty())
+    let pods = ctx.pods(&namespace, &shop.name_any(), component);
+    Ok(deployment(ctx, shop, component).is_none() && pods.is_empty())
 }
 
 async fn stop(ctx: &Context, shop: &ShopDeployment, component: Component) -> Result<(), DeletionError> {
-    let namespace = shop.namespace().unwrap_or_default();
-    let Some(deployment) = ctx.deployment(&namespace, &shop.name_any(), component) else { return Ok(()) };
+    let Some(deployment) = deployment(ctx, shop, component) else { return Ok(()) };
     if deployment.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
     let name = deployment.name_any();
-    match ctx.api::<Deployment>(&namespace).delete(&name, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+    let same = Preconditions { uid: deployment.uid(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+    match ctx.api::<Deployment>(&shop.namespace().unwrap_or_default()).delete(&name, &params).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(source) => Err(DeletionError::Stop { name, source }),
         Ok(_) => Ok(()),
     }
 }
 
+fn deployment(ctx: &Context, shop: &ShopDeployment, component: Component) -> Option<Arc<Deployment>> {
+    let (namespace, name, uid) = (shop.namespace(), shop.name_any(), shop.uid());
+    ctx.deployment((&namespace.unwrap_or_default(), &name), &uid.unwrap_or_default(), component)
+}
+
 /// What to report of a shop that is going.
 pub fn outcome(ctx: &Context, shop: &ShopDeployment, why: Fault) -> Outcome {
-    let (namespace, name) = (shop.namespace().unwrap_or_default(), shop.name_any());
-    let live = |component| ctx.deployment(&namespace, &name, component).map(|live| (*live).clone());
+    let live = |component| deployment(ctx, shop, component).map(|live| (*live).clone());
     Outcome {
         deleting: Some(why),
         api: live(Component::Api),

@@ -37,9 +37,7 @@ pub async fn fetch(ctx: &Context, shop: &ShopDeployment) -> Result<Found, FetchE
     }
     let others = ctx.stores.shops.state_filter(|other| other.uid() != uid);
     world.others = others.iter().map(|other| as_other(other)).collect();
-    let live = Live {
-        api: ctx.deployment(&namespace, &name, Component::Api),
-        worker: ctx.deployment(&namespace, &name, Component::Worker),
-    };
+    let live = |component| ctx.deployment((&namespace, &name), uid.as_deref().unwrap_or_default(), component);
+    let live = Live { api: live(Component::Api), worker: live(Component::Worker) };
     Ok(Found { world, live })
 }

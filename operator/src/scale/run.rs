@@ -129,8 +129,7 @@ impl Scaler {
         let (now, first) = (ctx.clock.now(), shop.borrow().clone());
         let scaling = status.and_then(|status| status.autoscaling.as_ref());
         let memory = scaling.and_then(|scaling| scaling.memory.clone());
-        let worker = cached(&ctx.stores.deployments, &first.namespace, &Component::Worker.object_name(&first.name));
-        let replicas = worker.as_deref().and_then(|worker| worker.spec.replicas).unwrap_or(0);
+        let replicas = live_worker(&ctx, &first).and_then(|worker| worker.spec.replicas).unwrap_or(0);
         // What runs now counts as needed a moment ago: a restart never takes pods away sooner.
         let highest = memory.as_ref().map_or(0, |memory| memory.window_max).max(replicas);
         let service = memory.and_then(|memory| memory.seconds_per_message);
@@ -151,7 +150,12 @@ impl Scaler {
     async fn run(mut self) {
         loop {
             let shop = self.shop.borrow_and_update().clone();
-            let wait = match self.look(&shop).await {
+            let look = self.look(&shop).await;
+            if !self.is_followed(&shop) {
+                self.ctx.forget((&shop.namespace, &shop.name), &shop.owner.uid);
+                return;
+            }
+            let wait = match look {
                 Some(look) => self.turn(&shop, look).await,
                 // The first pass has not made it yet.
                 None => ACTIVE,
@@ -169,14 +173,20 @@ impl Scaler {
         }
     }
 
+    /// No pass tells the end of a shop without a finalizer, or that it is another operator's now.
+    fn is_followed(&self, shop: &ValidatedShop) -> bool {
+        let known = cached(&self.ctx.stores.shops, &shop.namespace, &shop.name);
+        known.is_some_and(|known| known.metadata.uid.as_ref() == Some(&shop.owner.uid))
+    }
+
     async fn look(&mut self, shop: &ValidatedShop) -> Option<Look> {
-        let worker = self.ctx.deployment(&shop.namespace, &shop.name, Component::Worker)?;
+        let worker = live_worker(&self.ctx, shop)?;
         let pods = self.ctx.pods(&shop.namespace, &shop.name, Component::Worker);
         let (depth, reports) = tokio::join!(self.gauge.read(&self.ctx, shop), self.reporters.ask(&pods));
         self.ctx.metrics.polled(depth.is_ok());
         let progress = self.reporters.progress(&pods, &reports);
         // After the call: the Deployment may have changed meanwhile.
-        let worker = self.ctx.deployment(&shop.namespace, &shop.name, Component::Worker).unwrap_or(worker);
+        let worker = live_worker(&self.ctx, shop).unwrap_or(worker);
         let counts = self.census.count(&worker, &pods, &reports);
         let sample = Sample {
             at: seconds(self.ctx.clock.now()),
@@ -279,6 +289,10 @@ impl Scaler {
     }
 }
 
+fn live_worker(ctx: &Context, shop: &ValidatedShop) -> Option<Arc<Deployment>> {
+    ctx.deployment((&shop.namespace, &shop.name), &shop.owner.uid, Component::Worker)
+}
+
 /// The number to write; `None` where nothing may be written.
 fn wanted(shop: &ValidatedShop, decision: &Decision) -> Option<u32> {
     if shop.scaling.pause == Pause::All {
@@ -303,4 +317,20 @@ fn seconds(time: Timestamp) -> f64 {
 fn jittered(wait: Duration) -> Duration {
     let [byte] = ids::random_bytes::<1>().unwrap_or([128]);
     wait.mul_f64(0.9 + f64::from(byte) / 255.0 * 0.2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{context::tests::context, validate::tests::minimal};
+
+    #[tokio::test]
+    async fn the_loop_ends_when_the_shop_is_gone_or_another_operators() {
+        let (ctx, shop) = (Arc::new(context()), Arc::new(minimal()));
+        ctx.views.set(&shop.owner.uid, View::default());
+        let (_sender, receiver) = watch::channel(shop.clone());
+        let scaler = Scaler::new(ctx.clone(), receiver, None);
+        tokio::time::timeout(ACTIVE, scaler.run()).await.unwrap();
+        assert!(ctx.views.get(&shop.owner.uid).is_none());
+    }
 }

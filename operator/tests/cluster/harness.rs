@@ -27,7 +27,7 @@ pub struct Harness {
     pub namespace: String,
     /// What operators are started with: the tests' own client, unless a test is about permissions.
     pub operator_client: Client,
-    operators: Vec<Shutdown>,
+    operators: Vec<(Shutdown, metrics::Metrics)>,
 }
 
 impl Harness {
@@ -66,18 +66,25 @@ impl Harness {
             "--pod-namespace",
             &self.namespace,
         ]);
-        let shutdown = Shutdown::manual();
-        let metrics = Metrics::register(&metrics::Metrics::default());
+        let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
+        let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };
         shutdown.spawn(operator.run(self.operator_client.clone()));
-        self.operators.push(shutdown);
+        self.operators.push((shutdown, registry));
         self.operators.len() - 1
     }
 
     /// Stops an operator in good order.
     pub async fn stop_operator(&self, index: usize) {
-        self.operators[index].drain();
-        assert!(self.operators[index].wait(Duration::from_secs(10)).await, "the operator did not stop in time");
+        let (shutdown, _) = &self.operators[index];
+        shutdown.drain();
+        assert!(shutdown.wait(Duration::from_secs(10)).await, "the operator did not stop in time");
+    }
+
+    /// The lines of an operator's metrics that begin like this.
+    pub fn metrics(&self, index: usize, start: &str) -> Vec<String> {
+        let text = self.operators[index].1.encode().unwrap();
+        text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -177,8 +184,8 @@ impl Harness {
 impl Drop for Harness {
     /// Also after a failure: the namespace must not stay behind, nor a finalizer without its operator.
     fn drop(&mut self) {
-        for operator in &self.operators {
-            operator.drain();
+        for (shutdown, _) in &self.operators {
+            shutdown.drain();
         }
         let namespace = self.namespace.clone();
         let cleaning = std::thread::spawn(move || {

@@ -328,6 +328,29 @@ async fn the_lease_is_handed_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shop_that_is_deleted_or_another_operators_is_scaled_no_longer() {
+    let mut harness = Harness::new().await;
+    let operator = harness.start_operator("one");
+    let scaled = |shop: &str| {
+        let series = harness.metrics(operator, "shop_scaler_desired_workers{");
+        series.iter().any(|line| line.contains(&format!("shop=\"{shop}\""))).then_some(())
+    };
+    for shop in ["gone", "moved"] {
+        harness.apply(shop, json!({})).await;
+        harness.eventually("a scaler", async || scaled(shop)).await;
+        assert!(harness.shop(shop).await.finalizers().is_empty());
+    }
+    let shops = harness.api::<ShopDeployment>();
+    shops.delete("gone", &DeleteParams::default()).await.unwrap();
+    let other = json!({ "metadata": { "labels": { "shop.xhipment.io/operator-class": "another" } } });
+    shops.patch("moved", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
+    for shop in ["gone", "moved"] {
+        harness.eventually("the scaler's end", async || scaled(shop).is_none().then_some(())).await;
+    }
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_shop_with_an_existing_queue_needs_no_operator() {
     let mut harness = Harness::new().await;
     let operator = harness.start_operator("one");

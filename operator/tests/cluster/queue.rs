@@ -235,3 +235,20 @@ async fn a_backlog_brings_workers() {
     harness.finish().await;
     sqs.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_that_is_going_is_scaled_by_a_new_operator_too() {
+    let (mut harness, sqs) = with_operator().await;
+    let worker = json!({ "concurrency": 2, "autoscaling": { "max": 3, "targetWaitSeconds": 20, "expectedSecondsPerMessage": 0.5 } });
+    harness.apply("demo", sqs.spec(json!({ "worker": worker }))).await;
+    readable(&harness).await;
+    harness.stop_operator(0).await;
+    sqs.send(400).await;
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    harness.start_operator("two");
+    let replicas = async || harness.exists::<Deployment>("demo-worker").await.spec.replicas;
+    harness.eventually("three workers", async || (replicas().await == Some(3)).then_some(())).await;
+    sqs.purge().await;
+    gone(&harness).await;
+    harness.finish().await;
+}
