@@ -18,6 +18,9 @@ pub struct Outcome {
     pub failure: Option<Fault>,
     pub api: Option<Deployment>,
     pub worker: Option<Deployment>,
+    /// Since which generations they are as they were built, see [`rollout::Built`].
+    pub api_since: Option<i64>,
+    pub worker_since: Option<i64>,
     /// What the pods themselves complain about.
     pub api_trouble: Option<String>,
     pub worker_trouble: Option<String>,
@@ -82,7 +85,7 @@ fn available(kind: Kind, outcome: &Outcome, deployment: Option<&Deployment>) -> 
             Condition::new(kind, Status::True, Reason::Available, "waking from zero")
         }
         // How many of how many is in the columns: a message that counts would be news at every pod.
-        rollout if rollout.is_available() || rollout.available > 0 => {
+        rollout if rollout.available > 0 => {
             Condition::new(kind, Status::True, Reason::Available, trouble.clone().unwrap_or_default())
         }
         rollout => {
@@ -111,21 +114,22 @@ fn wakes(outcome: &Outcome) -> bool {
 }
 
 /// A rollout is under way while pods of an older template exist, or none serves yet. More or fewer pods are no rollout.
-fn is_rolling(deployment: &Deployment) -> bool {
+fn is_rolling(deployment: &Deployment, since: Option<i64>) -> bool {
     let rollout = rollout::of(deployment);
+    let observed = rollout::has_observed(deployment, since.or(deployment.metadata.generation));
     let nothing_serves = rollout.desired > 0 && (rollout.available == 0 || rollout.updated == 0);
-    !rollout.observed || rollout.updated < rollout.total || nothing_serves
+    !observed || rollout.updated < rollout.total || nothing_serves
 }
 
 fn progressing(outcome: &Outcome) -> Condition {
     let kind = Kind::Progressing;
     let parts = [
-        ("api", outcome.api.as_ref(), &outcome.api_trouble),
-        ("worker", outcome.worker.as_ref(), &outcome.worker_trouble),
+        ("api", outcome.api.as_ref(), outcome.api_since, &outcome.api_trouble),
+        ("worker", outcome.worker.as_ref(), outcome.worker_since, &outcome.worker_trouble),
     ];
-    for (name, deployment, trouble) in parts {
+    for (name, deployment, since, trouble) in parts {
         let Some(deployment) = deployment else { continue };
-        if !is_rolling(deployment) || (name == "worker" && wakes(outcome)) {
+        if !is_rolling(deployment, since) || (name == "worker" && wakes(outcome)) {
             continue;
         }
         let why = trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));

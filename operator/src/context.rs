@@ -35,7 +35,7 @@ use crate::{
     metrics::Metrics,
     names::{Component, MANAGER},
     queue::Queues,
-    rollout,
+    rollout::{self, Built},
     scale::{run::Scalers, view::Views},
     validate::FoundSecret,
 };
@@ -76,12 +76,14 @@ pub struct Context {
 }
 
 /// What is remembered of one shop between passes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub last_report: Option<Timestamp>,
     pub failures: u32,
     /// Since when the queue of a shop that is being deleted has been empty.
     pub empty_since: Option<Timestamp>,
+    pub api: Built,
+    pub worker: Built,
 }
 
 /// The parts that a [`Context`] is put together from.

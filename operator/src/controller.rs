@@ -121,6 +121,10 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
         (Err(faults), _) => outcome.faults = faults,
         (Ok(_), None) => {}
     }
+    (outcome.api_since, outcome.worker_since) = ctx.remembered(&uid, |memory| {
+        let api = outcome.api.as_ref().and_then(|api| memory.api.since(api));
+        (api, outcome.worker.as_ref().and_then(|worker| memory.worker.since(worker)))
+    });
     outcome.view = ctx.views.get(&uid);
     if let (QueueHealth::NotReadYet, Some(view)) = (&outcome.queue, &outcome.view) {
         outcome.queue = view.queue.clone();

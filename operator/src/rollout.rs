@@ -26,10 +26,24 @@ impl Rollout {
     pub fn is_complete(self) -> bool {
         self.observed && self.updated == self.desired && self.total == self.updated && self.available == self.desired
     }
+}
 
-    /// Enough pods serve, whichever template they are of.
-    pub fn is_available(self) -> bool {
-        self.observed && (self.desired == 0 || self.available > 0)
+/// The generation since which a Deployment is as it was built: later ones only changed the number of its pods.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    uid: Option<String>,
+    fingerprint: Option<String>,
+    since: Option<i64>,
+}
+
+impl Built {
+    /// Takes note of the Deployment as it is now. One that was not known counts as just built: the safe side.
+    pub fn since(&mut self, deployment: &Deployment) -> Option<i64> {
+        let (uid, fingerprint) = (deployment.uid(), deployment.annotations().get(names::BUILT).cloned());
+        if self.uid != uid || self.fingerprint != fingerprint {
+            *self = Self { uid, fingerprint, since: deployment.metadata.generation };
+        }
+        self.since
     }
 }
 
@@ -43,11 +57,16 @@ pub fn of(deployment: &Deployment) -> Rollout {
         updated: status.updated_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
         total: status.replicas.unwrap_or(0),
-        observed: status.observed_generation >= deployment.metadata.generation,
+        observed: has_observed(deployment, deployment.metadata.generation),
         deadline_exceeded: conditions.iter().any(|c| {
             c.type_.as_deref() == Some("Progressing") && c.reason.as_deref() == Some("ProgressDeadlineExceeded")
         }),
     }
+}
+
+/// Whether the deployment controller has seen this generation.
+pub fn has_observed(deployment: &Deployment, generation: Option<i64>) -> bool {
+    deployment.status.as_ref().and_then(|status| status.observed_generation) >= generation
 }
 
 /// The image of the main container.
@@ -115,4 +134,30 @@ pub fn belongs(pod: &Pod, shop: &str, component: names::Component) -> bool {
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(uid: &str, fingerprint: &str, generation: i64) -> Deployment {
+        serde_json::from_value(json!({
+            "metadata": { "uid": uid, "generation": generation, "annotations": { names::BUILT: fingerprint } },
+            "spec": { "selector": {}, "template": {} },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_generation_counts_when_something_else_was_built() {
+        let mut built = Built::default();
+        let mut since = |uid, fingerprint, generation| built.since(&deployment(uid, fingerprint, generation));
+        assert_eq!(since("1", "a", 4), Some(4), "not known: the safe side");
+        assert_eq!(since("1", "a", 6), Some(4), "scaled twice");
+        assert_eq!(since("1", "b", 7), Some(7), "changed");
+        assert_eq!(since("1", "a", 9), Some(9), "changed back");
+        assert_eq!(since("2", "a", 1), Some(1), "made anew");
+    }
 }

@@ -15,6 +15,13 @@ fn deployment([desired, updated, available, total]: [i32; 4]) -> Deployment {
     .unwrap()
 }
 
+/// Generation 3, which the deployment controller has not seen yet.
+fn unobserved() -> Deployment {
+    let mut deployment = deployment([2, 2, 2, 2]);
+    deployment.metadata.generation = Some(3);
+    deployment
+}
+
 fn healthy() -> Outcome {
     Outcome {
         api: Some(deployment([1, 1, 1, 1])),
@@ -39,6 +46,17 @@ fn find(outcome: &Outcome, kind: Kind) -> Condition {
 #[case::starting(Outcome { api: Some(deployment([1, 1, 0, 1])), ..healthy() }, Status::False, Reason::RolloutInProgress)]
 #[case::old_pods(Outcome { api: Some(deployment([2, 1, 2, 3])), ..healthy() }, Status::False, Reason::RolloutInProgress)]
 #[case::scaling_up_is_no_rollout(Outcome { worker: Some(deployment([6, 4, 2, 4])), ..healthy() }, Status::True, Reason::AllGood)]
+#[case::a_new_number_is_no_rollout(
+    Outcome { worker: Some(unobserved()), worker_since: Some(2), ..healthy() },
+    Status::True,
+    Reason::AllGood
+)]
+#[case::not_yet_seen(
+    Outcome { worker: Some(unobserved()), worker_since: Some(3), ..healthy() },
+    Status::False,
+    Reason::RolloutInProgress
+)]
+#[case::not_yet_seen_nor_known(Outcome { worker: Some(unobserved()), ..healthy() }, Status::False, Reason::RolloutInProgress)]
 #[case::zero_workers_by_choice(Outcome { worker: Some(deployment([0, 0, 0, 0])), ..healthy() }, Status::True, Reason::AllGood)]
 #[case::queue_unreadable(Outcome { queue: QueueHealth::Bad(fault(Reason::QueueUnreachable)), ..healthy() }, Status::True, Reason::AllGood)]
 #[case::bad_spec(Outcome { faults: vec![fault(Reason::SecretMissing)], ..healthy() }, Status::False, Reason::SecretMissing)]
