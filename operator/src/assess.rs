@@ -21,6 +21,8 @@ pub struct Outcome {
     /// Since which generations they are as they were built, see [`rollout::Built`].
     pub api_since: Option<i64>,
     pub worker_since: Option<i64>,
+    /// The worker keeps its old image until the api has rolled out.
+    pub worker_waits: bool,
     /// What the pods themselves complain about.
     pub api_trouble: Option<String>,
     pub worker_trouble: Option<String>,
@@ -144,6 +146,10 @@ fn progressing(outcome: &Outcome) -> Condition {
         } else {
             Condition::new(kind, Status::True, Reason::RolloutInProgress, format!("the {name} is rolling out{why}"))
         };
+    }
+    if outcome.worker_waits {
+        let message = "the worker's new image waits for the api's rollout";
+        return Condition::new(kind, Status::True, Reason::RolloutInProgress, message);
     }
     if outcome.api.is_none() || outcome.worker.is_none() {
         return Condition::new(kind, Status::False, Reason::NotBuilt, "");

@@ -110,6 +110,7 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
         (Ok(valid), Some(built)) => {
             outcome.scaling = Some(valid.scaling.clone());
             if !shop.spec.paused {
+                outcome.worker_waits = rollout::image(&built.worker) != Some(valid.worker_image.as_str());
                 match Box::pin(write(ctx, shop, (&valid, built))).await {
                     Ok(applied) => (outcome.api, outcome.worker) = (Some(applied.0), Some(applied.1)),
                     Err(fault) => outcome.failure = Some(fault),

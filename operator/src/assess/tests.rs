@@ -57,6 +57,7 @@ fn find(outcome: &Outcome, kind: Kind) -> Condition {
     Reason::RolloutInProgress
 )]
 #[case::not_yet_seen_nor_known(Outcome { worker: Some(unobserved()), ..healthy() }, Status::False, Reason::RolloutInProgress)]
+#[case::worker_waits(Outcome { worker_waits: true, ..healthy() }, Status::False, Reason::RolloutInProgress)]
 #[case::zero_workers_by_choice(Outcome { worker: Some(deployment([0, 0, 0, 0])), ..healthy() }, Status::True, Reason::AllGood)]
 #[case::queue_unreadable(Outcome { queue: QueueHealth::Bad(fault(Reason::QueueUnreachable)), ..healthy() }, Status::True, Reason::AllGood)]
 #[case::bad_spec(Outcome { faults: vec![fault(Reason::SecretMissing)], ..healthy() }, Status::False, Reason::SecretMissing)]
