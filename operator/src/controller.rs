@@ -15,7 +15,7 @@ use crate::{
     deletion::{self, DeletionError, Step},
     fetch::{self, FetchError},
     keys::{self, KeysError},
-    names::{Component, FINALIZER},
+    names::Component,
     queue::{Managed, Place, QueueError},
     report::{self, ReportError},
     rollout,
@@ -80,7 +80,7 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
     match deletion::step(ctx, shop).await? {
         Step::Gone => {
             forget();
-            deletion::finalize(ctx, shop, &[]).await?;
+            deletion::clear_finalizer(ctx, shop).await?;
             Ok(Action::await_change())
         }
         Step::Waiting(why, wait) => {
@@ -111,13 +111,11 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
             outcome.scaling = Some(valid.scaling.clone());
             if !shop.spec.paused {
                 outcome.worker_waits = rollout::image(&built.worker) != Some(valid.worker_image.as_str());
-                match Box::pin(write(ctx, shop, (&valid, built))).await {
-                    Ok(applied) => (outcome.api, outcome.worker) = (Some(applied.0), Some(applied.1)),
-                    Err(fault) => outcome.failure = Some(fault),
-                }
+                outcome.failure = Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await.err();
             }
-            outcome.queue = manage(ctx, &valid).await;
-            ctx.scalers.follow(ctx, &valid, shop.status.as_ref());
+            if another_ones(&outcome.queue).is_none() {
+                ctx.scalers.follow(ctx, &valid, shop.status.as_ref());
+            }
         }
         (Err(faults), _) => outcome.faults = faults,
         (Ok(_), None) => {}
@@ -137,15 +135,23 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
     outcome
 }
 
-type Deployments = (k8s_openapi::api::apps::v1::Deployment, k8s_openapi::api::apps::v1::Deployment);
-
+/// The queue comes before the pods, which must never work on another one's.
 async fn write(
     ctx: &Arc<Context>,
     shop: &ShopDeployment,
     (valid, built): (&ValidatedShop, Resources<Prepared>),
-) -> Result<Deployments, Fault> {
-    let finalizer: &[&str] = if valid.deletes_queue() { &[FINALIZER] } else { &[] };
-    deletion::finalize(ctx, shop, finalizer).await.map_err(|error| failed(&error))?;
+    outcome: &mut Outcome,
+) -> Result<(), Fault> {
+    let finalizer = if valid.deletes_queue() {
+        deletion::set_finalizer(ctx, shop).await
+    } else {
+        deletion::clear_finalizer(ctx, shop).await
+    };
+    finalizer.map_err(|error| failed(&error))?;
+    outcome.queue = manage(ctx, valid).await;
+    if let Some(fault) = another_ones(&outcome.queue) {
+        return Err(fault.clone());
+    }
     keys::ensure(ctx, valid).await.map_err(|error: KeysError| failed(&error))?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
         let reason = match &error {
@@ -155,13 +161,20 @@ async fn write(
         };
         Fault { reason, ..failed(&error) }
     })?;
-    Ok((applied.api, applied.worker))
+    (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
+    Ok(())
+}
+
+/// Why a queue is not to be touched.
+fn another_ones(queue: &QueueHealth) -> Option<&Fault> {
+    let QueueHealth::Bad(fault) = queue else { return None };
+    (fault.reason == Reason::QueueNotOwned).then_some(fault)
 }
 
 /// Creates or repairs a Managed queue, now and then. What an Existing one is like, the scaler sees.
 async fn manage(ctx: &Context, valid: &ValidatedShop) -> QueueHealth {
     let (uid, queue, now) = (valid.owner.uid.as_str(), &valid.spec.queue, ctx.clock.now());
-    let Some(name) = queue.name.as_deref().filter(|_| valid.is_managed() && !valid.spec.paused) else {
+    let Some(name) = queue.name.as_deref().filter(|_| valid.is_managed()) else {
         return QueueHealth::NotReadYet;
     };
     if ctx.queues.is_fresh(uid, queue, now) {
@@ -194,4 +207,28 @@ pub fn place(shop: &ValidatedShop) -> Place<'_> {
 
 fn failed(error: &dyn std::error::Error) -> Fault {
     Fault { reason: Reason::ApplyFailed, message: format!("{}; it is tried again by itself", chain(error)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        context::tests::context,
+        validate::tests::{shop, world},
+    };
+
+    #[tokio::test]
+    async fn no_queue_is_made_for_a_shop_that_cannot_hold_it() {
+        let queue = json!({ "management": "Managed", "deletionPolicy": "Delete", "endpoint": "http://127.0.0.1:1" });
+        let shop = shop(json!({ "spec": { "queue": queue } }));
+        let (ctx, live) = (Arc::new(context()), Live::default());
+        let valid = validate(&shop, &world(&[("mongodb", "uri")]));
+        let built = valid.as_ref().map(|valid| build(valid, &live)).ok();
+        // The API server is not there: the finalizer cannot be set.
+        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await;
+        assert!(outcome.failure.unwrap().message.contains("cannot change the finalizer"));
+        assert_eq!(outcome.queue, QueueHealth::NotReadYet, "nobody has asked SQS");
+    }
 }

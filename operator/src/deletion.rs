@@ -9,7 +9,7 @@ use kube::{
     Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     assess::Outcome,
@@ -57,9 +57,9 @@ pub fn has_finalizer(shop: &ShopDeployment) -> bool {
     shop.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Sets or clears the finalizer, where it is not so already.
-pub async fn finalize(ctx: &Context, shop: &ShopDeployment, wanted: &[&str]) -> Result<(), DeletionError> {
-    if has_finalizer(shop) == wanted.contains(&FINALIZER) {
+/// Sets the finalizer. An error also where the shop is gone or going: no queue may be made for it any more.
+pub async fn set_finalizer(ctx: &Context, shop: &ShopDeployment) -> Result<(), DeletionError> {
+    if has_finalizer(shop) {
         return Ok(());
     }
     let name = shop.name_any();
@@ -67,14 +67,33 @@ pub async fn finalize(ctx: &Context, shop: &ShopDeployment, wanted: &[&str]) -> 
         "apiVersion": ShopDeployment::api_version(&()),
         "kind": ShopDeployment::kind(&()),
         // With its uid: a shop that is gone must not come back as an empty one.
-        "metadata": { "name": name, "uid": shop.uid(), "finalizers": wanted },
+        "metadata": { "name": name, "uid": shop.uid(), "finalizers": [FINALIZER] },
     });
     let api = ctx.api::<ShopDeployment>(&shop.namespace().unwrap_or_default());
-    match api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
+    let set = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    set.map(|_| ()).map_err(|source| DeletionError::Finalizer { name, source })
+}
+
+/// Clears the finalizer, whoever else has set it too.
+pub async fn clear_finalizer(ctx: &Context, shop: &ShopDeployment) -> Result<(), DeletionError> {
+    if !has_finalizer(shop) {
+        return Ok(());
+    }
+    let name = shop.name_any();
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let api = ctx.api::<ShopDeployment>(&shop.namespace().unwrap_or_default());
+    match api.patch(&name, &params, &Patch::Merge(without_finalizer(shop))).await {
+        // The watch brings the newer one.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(source) => Err(DeletionError::Finalizer { name, source }),
         Ok(_) => Ok(()),
     }
+}
+
+/// Server-side apply would leave an item that another manager has set as well. With the version that the rest was read in.
+fn without_finalizer(shop: &ShopDeployment) -> Value {
+    let rest: Vec<_> = shop.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    json!({ "metadata": { "uid": shop.uid(), "resourceVersion": shop.resource_version(), "finalizers": rest } })
 }
 
 /// One step towards the end of a shop with our finalizer.
@@ -198,4 +217,18 @@ pub fn outcome(ctx: &Context, shop: &ShopDeployment, why: Fault) -> Outcome {
 
 fn waiting(reason: Reason, message: String, wait: Duration) -> Step {
     Step::Waiting(Fault { reason, message }, wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::tests::shop;
+
+    #[test]
+    fn only_our_own_finalizer_is_cleared_and_only_from_what_was_read() {
+        let finalizers = json!(["another/one", FINALIZER]);
+        let shop = shop(json!({ "metadata": { "resourceVersion": "7", "finalizers": finalizers } }));
+        let metadata = json!({ "uid": shop.uid(), "resourceVersion": "7", "finalizers": ["another/one"] });
+        assert_eq!(without_finalizer(&shop), json!({ "metadata": metadata }));
+    }
 }

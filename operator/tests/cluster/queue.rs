@@ -8,7 +8,7 @@ use aws_sdk_sqs::{
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
@@ -142,6 +142,9 @@ async fn a_queue_without_the_shops_tag_is_refused_and_left_alone() {
         .condition("demo", "QueueReadable", |status, reason| status == "False" && reason == "QueueNotOwned")
         .await;
     assert!(message.contains("carries no tag"), "{message}");
+    harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "QueueNotOwned").await;
+    let pods = harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
+    assert!(pods.items.is_empty(), "another one's queue is worked on");
     assert_eq!(sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await, before);
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
     gone(&harness).await;
@@ -162,12 +165,28 @@ async fn an_empty_queue_goes_with_its_shop() {
     readable(&harness).await;
     assert_eq!(harness.shop("demo").await.finalizers(), ["shop.xhipment.io/queue"]);
     assert!(shop.finalizers().is_empty());
-    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    // As a restored backup has it: the finalizer is another manager's too, and there is a second one.
+    let finalizers = json!(["shop.xhipment.io/queue", "test/kept"]);
+    let restored = json!({
+        "apiVersion": "shop.xhipment.io/v1alpha1",
+        "kind": "ShopDeployment",
+        "metadata": { "name": "demo", "finalizers": finalizers },
+    });
+    let shops = harness.api::<ShopDeployment>();
+    shops.patch("demo", &PatchParams::apply("backup").force(), &Patch::Apply(&restored)).await.unwrap();
+    shops.delete("demo", &DeleteParams::default()).await.unwrap();
+    harness
+        .eventually("the operator's own finalizer alone to go", async || {
+            (harness.shop("demo").await.finalizers() == ["test/kept"]).then_some(())
+        })
+        .await;
+    let none = json!({ "metadata": { "finalizers": null } });
+    shops.patch("demo", &PatchParams::default(), &Patch::Merge(&none)).await.unwrap();
     gone(&harness).await;
     assert_eq!((sqs.url(&sqs.name).await, sqs.url(&format!("{}-dlq", sqs.name)).await), (None, None));
     harness
         .eventually("no Deployments", async || {
-            let left = harness.api::<Deployment>().list(&kube::api::ListParams::default()).await.unwrap();
+            let left = harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
             left.items.is_empty().then_some(())
         })
         .await;
