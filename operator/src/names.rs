@@ -73,15 +73,20 @@ pub fn dead_letter_queue(queue: &str) -> String {
     format!("{queue}-dlq")
 }
 
-/// The version in an image reference: its tag, or the start of its digest.
+/// The version in an image reference: its tag, or the start of its digest. Always the value of a label.
 pub fn image_version(image: &str) -> String {
-    let version = if let Some((_, digest)) = image.split_once('@') {
-        digest.trim_start_matches("sha256:").chars().take(12).collect()
+    let (version, longest) = if let Some((_, digest)) = image.split_once('@') {
+        (digest.split_once(':').map_or(digest, |(_, hash)| hash), 12)
     } else {
         let last = image.rsplit('/').next().unwrap_or(image);
-        last.split_once(':').map_or("latest", |(_, tag)| tag).to_owned()
+        (last.split_once(':').map_or("", |(_, tag)| tag), 63)
     };
-    version.chars().take(63).collect()
+    let version: String = version.chars().take(longest).collect();
+    // A tag may begin with an underscore and end with any of -_., a label's value may not.
+    match version.trim_matches(|c: char| !c.is_ascii_alphanumeric()) {
+        "" => "latest".to_owned(),
+        version => version.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -94,8 +99,17 @@ mod tests {
     #[case("localhost/xhipment/api:dev-1", "dev-1")]
     #[case("localhost:5000/api", "latest")]
     #[case("r.example/api@sha256:0123456789abcdef", "0123456789ab")]
+    #[case("r.example/api:1.2@sha512:0123456789abcdef", "0123456789ab")]
+    #[case("api:_build-7_", "build-7")]
+    #[case("api:__", "latest")]
     fn version_of_an_image(#[case] image: &str, #[case] version: &str) {
         assert_eq!(image_version(image), version);
+    }
+
+    #[test]
+    fn a_version_that_is_cut_is_still_a_labels_value() {
+        let tag = format!("{}-{}", "x".repeat(62), "y".repeat(60));
+        assert_eq!(image_version(&format!("api:{tag}")), "x".repeat(62));
     }
 
     #[test]
