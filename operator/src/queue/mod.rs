@@ -132,8 +132,14 @@ pub async fn depth(client: &Client, url: &str) -> Result<Depth, QueueError> {
     ];
     let request = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(counts.to_vec()));
     let found = within(request.send()).await?.attributes.unwrap_or_default();
-    let count = |name: &QueueAttributeName| found.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-    Ok(Depth { visible: count(&counts[0]), in_flight: count(&counts[1]), delayed: count(&counts[2]) })
+    let [visible, in_flight, delayed] = counts.map(|name| count(&found, &name));
+    Ok(Depth { visible: visible?, in_flight: in_flight?, delayed: delayed? })
+}
+
+/// A count that is not there is no zero: an empty queue loses its workers, and may be deleted.
+fn count(found: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> Result<u64, QueueError> {
+    let number = found.get(name).and_then(|text| text.parse().ok());
+    number.ok_or_else(|| QueueError::new(Problem::Other, format!("SQS gave no number for {}", name.as_str())))
 }
 
 /// Runs one SQS call with the operator's patience.
@@ -146,5 +152,23 @@ where
         Err(_) => {
             Err(QueueError::new(Problem::Unreachable, format!("SQS did not answer within {} s", PATIENCE.as_secs())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::a_number(Some("3"), Some(3))]
+    #[case::nothing(None, None)]
+    #[case::empty(Some(""), None)]
+    #[case::negative(Some("-1"), None)]
+    fn a_count_that_is_no_number_is_no_zero(#[case] text: Option<&str>, #[case] expected: Option<u64>) {
+        let name = QueueAttributeName::ApproximateNumberOfMessages;
+        let found = text.map(|text| (name.clone(), text.to_owned())).into_iter().collect();
+        assert_eq!(count(&found, &name).ok(), expected);
     }
 }
