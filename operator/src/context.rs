@@ -262,7 +262,7 @@ pub(crate) mod tests {
     }
 
     /// A cache with these objects.
-    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
+    pub(crate) fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
     where
         K: Resource + Clone + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,

@@ -14,7 +14,7 @@ use crate::{
     crd::ShopDeployment,
     deletion::{self, DeletionError, Step},
     fetch::{self, FetchError},
-    keys::{self, KeysError},
+    keys,
     names::Component,
     queue::{Managed, Place, QueueError},
     report::{self, ReportError},
@@ -152,7 +152,7 @@ async fn write(
     if let Some(fault) = another_ones(&outcome.queue) {
         return Err(fault.clone());
     }
-    keys::ensure(ctx, valid).await.map_err(|error: KeysError| failed(&error))?;
+    keys::ensure(ctx, valid).await.map_err(|error| Fault { reason: error.reason(), ..failed(&error) })?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
         let reason = match &error {
             ApplyError::NameTaken { .. } => Reason::NameTaken,

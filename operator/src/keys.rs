@@ -1,4 +1,5 @@
-//! The signing keys: made once, 32 random bytes, never overwritten. Their values are never read again here.
+//! The signing keys: made once, 32 random bytes, never overwritten. Their values are never read again here: a Secret in
+//! their place is known by its owner and its key's name.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;
@@ -10,7 +11,8 @@ use serde_json::json;
 use shop_runtime::ids::{NoRandomness, random_bytes};
 
 use crate::{
-    context::{Context, cached},
+    conditions::Reason,
+    context::{Context, cached, is_owned},
     names::{self, Component, KEYS_FILE},
     validate::ValidatedShop,
 };
@@ -25,23 +27,57 @@ pub enum KeysError {
         #[source]
         source: kube::Error,
     },
+    #[error("cannot read Secret {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: kube::Error,
+    },
+    #[error(
+        "Secret {name} exists and is not this shop's: delete or rename it, or name it in spec.auth.keysSecretRef if its \
+         keys are the ones to use"
+    )]
+    NotOurs { name: String },
+    #[error(
+        "Secret {name} has no key {KEYS_FILE}: restore it, or delete the Secret to have new signing keys made, which ends \
+         all sessions"
+    )]
+    Damaged { name: String },
+}
+
+impl KeysError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NotOurs { .. } => Reason::NameTaken,
+            Self::Damaged { .. } => Reason::SecretKeyMissing,
+            Self::Random(_) | Self::Create { .. } | Self::Read { .. } => Reason::ApplyFailed,
+        }
+    }
 }
 
 /// Creates the shop's keys where it names none of its own and has none yet.
 pub async fn ensure(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
-    if !shop.generates_keys() || cached(&ctx.stores.secrets, &shop.namespace, &shop.keys_secret).is_some() {
+    if !shop.generates_keys() {
         return Ok(());
     }
-    let secrets: Api<Secret> = ctx.api(&shop.namespace);
-    match secrets.create(&PostParams::default(), &secret(shop)?).await {
-        Ok(_) => {
-            ctx.metrics.write("Secret", "created");
-            Ok(())
-        }
-        // The cache was behind: whoever made it first is right.
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        Err(source) => Err(KeysError::Create { name: shop.keys_secret.clone(), source }),
+    let name = shop.keys_secret.clone();
+    let Some(meta) = cached(&ctx.stores.secrets, &shop.namespace, &name) else { return create(ctx, shop).await };
+    if !is_owned(meta.as_ref(), &shop.owner.uid) {
+        return Err(KeysError::NotOurs { name });
     }
+    match ctx.secret_keys(&shop.namespace, &name).await {
+        Ok(Some(found)) if !found.keys.contains(KEYS_FILE) => Err(KeysError::Damaged { name }),
+        // One that is gone by now comes back by the event of its end.
+        Ok(_) => Ok(()),
+        Err(source) => Err(KeysError::Read { name, source }),
+    }
+}
+
+async fn create(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
+    let secrets: Api<Secret> = ctx.api(&shop.namespace);
+    let created = secrets.create(&PostParams::default(), &secret(shop)?).await;
+    ctx.metrics.write("Secret", if created.is_ok() { "created" } else { "failed" });
+    created.map(|_| ()).map_err(|source| KeysError::Create { name: shop.keys_secret.clone(), source })
 }
 
 fn secret(shop: &ValidatedShop) -> Result<Secret, NoRandomness> {
@@ -65,7 +101,20 @@ fn secret(shop: &ValidatedShop) -> Result<Secret, NoRandomness> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::validate::tests::minimal;
+    use crate::{
+        context::tests::{context, store},
+        validate::tests::minimal,
+    };
+
+    #[tokio::test]
+    async fn a_strangers_secret_is_not_taken_for_the_keys() {
+        let (mut ctx, shop) = (context(), minimal());
+        let stranger = json!({ "metadata": { "name": shop.keys_secret, "namespace": shop.namespace } });
+        ctx.stores.secrets = store([serde_json::from_value(stranger).unwrap()]);
+        let error = ensure(&ctx, &shop).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::NameTaken);
+        assert!(error.to_string().contains("Secret demo-keys exists and is not this shop's"), "{error}");
+    }
 
     #[test]
     fn keys_are_32_bytes_and_never_the_same() {

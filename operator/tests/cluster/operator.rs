@@ -258,6 +258,26 @@ async fn another_ones_object_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_anothers_or_damaged_are_not_used() {
+    let harness = Harness::with_operator().await;
+    harness.secret("demo-keys", &[("keys.json", "{}")]).await;
+    harness.apply("demo", json!({})).await;
+    let message = harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "NameTaken").await;
+    assert!(message.contains("Secret demo-keys") && message.contains("spec.auth.keysSecretRef"), "{message}");
+    assert!(harness.api::<Deployment>().list(&ListParams::default()).await.unwrap().items.is_empty());
+
+    let secrets = harness.api::<Secret>();
+    secrets.delete("demo-keys", &DeleteParams::default()).await.unwrap();
+    built(&harness).await;
+    let nothing = json!({ "data": { "keys.json": null } });
+    secrets.patch("demo-keys", &PatchParams::default(), &Patch::Merge(&nothing)).await.unwrap();
+    let damaged = |status: &str, reason: &str| status == "True" && reason == "SecretKeyMissing";
+    let message = harness.condition("demo", "Degraded", damaged).await;
+    assert!(message.contains("Secret demo-keys has no key keys.json"), "{message}");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_shop_is_only_watched() {
     let harness = Harness::with_operator().await;
     harness.apply("demo", json!({})).await;
