@@ -21,6 +21,8 @@ const DURATION: Duration = Duration::from_secs(12);
 const DEADLINE: Duration = Duration::from_secs(8);
 const RENEW: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(1);
+/// The API server answers in milliseconds, or is in trouble.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub struct Elector {
@@ -38,16 +40,18 @@ impl Elector {
 
     /// Waits until the lease is ours, or `stop`; false when stopped.
     pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+        stop.run_until_cancelled(self.keep_trying()).await.is_some()
+    }
+
+    async fn keep_trying(&mut self) {
         loop {
-            match self.try_take().await {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(error = %chain(&error), "cannot take the lease {NAME}"),
+            match tokio::time::timeout(PATIENCE, self.try_take()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot take the lease {NAME}"),
+                Err(_) => tracing::warn!("cannot take the lease {NAME}: no answer"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = stop.cancelled() => return false,
-            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -77,20 +81,23 @@ impl Elector {
     }
 
     /// Gives the lease back, so that the next one need not wait.
-    pub async fn release(&mut self) {
-        let result = async {
-            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
-            let spec = lease.spec.get_or_insert_default();
-            if spec.holder_identity.as_deref() != Some(&self.me) {
-                return Ok(());
-            }
-            spec.holder_identity = None;
-            spec.renew_time = Some(self.now());
-            self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
-        };
-        if let Err(error) = result.await {
-            tracing::warn!(error = %chain(&error), "cannot hand over the lease {NAME}");
+    pub async fn release(&self) {
+        match tokio::time::timeout(PATIENCE, self.hand_over()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot hand over the lease {NAME}"),
+            Err(_) => tracing::warn!("cannot hand over the lease {NAME}: no answer"),
         }
+    }
+
+    async fn hand_over(&self) -> Result<(), kube::Error> {
+        let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.me) {
+            return Ok(());
+        }
+        spec.holder_identity = None;
+        spec.renew_time = Some(self.now());
+        self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
     }
 
     /// Takes or renews the lease where that is right; false where another holds it.
@@ -157,5 +164,46 @@ fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kube::{Client, Config};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A client of an API server that takes connections and never answers.
+    pub(crate) async fn unanswered() -> (Client, TcpListener) {
+        shop_runtime::install_tls_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        (Client::try_from(Config::new(url)).unwrap(), listener)
+    }
+
+    fn elector(client: Client) -> Elector {
+        Elector::new(Api::namespaced(client, "default"), "me".to_owned(), Clock::system())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_holds_up_no_stop() {
+        let (client, _listener) = unanswered().await;
+        let stop = CancellationToken::new();
+        let stopped = async {
+            let mut elector = elector(client);
+            tokio::join!(elector.acquire(&stop), async {
+                tokio::task::yield_now().await;
+                stop.cancel();
+            })
+        };
+        let (taken, ()) = tokio::time::timeout(PATIENCE, stopped).await.unwrap();
+        assert!(!taken);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_holds_up_no_hand_over() {
+        let (client, _listener) = unanswered().await;
+        tokio::time::timeout(PATIENCE * 2, elector(client).release()).await.unwrap();
     }
 }

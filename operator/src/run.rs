@@ -16,6 +16,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use shop_runtime::{clock::Clock, health::Readiness, shutdown::Shutdown, telemetry::chain};
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
 };
 
 const RETRY_CRD: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 const PASSES_AT_ONCE: u16 = 16;
 
 /// What the operator is started with.
@@ -66,26 +68,19 @@ impl Operator {
     /// Waits for the CRD and says so on `/readyz`, in place of exiting again and again.
     async fn crd_is_there(&self, client: &Client, stop: &CancellationToken) -> bool {
         let shops: Api<ShopDeployment> = scoped(client, &self.config);
-        while !stop.is_cancelled() {
-            match shops.list_metadata(&ListParams::default().limit(1)).await {
-                Ok(_) => {
-                    self.readiness.open("crd");
-                    return true;
-                }
-                Err(error) => {
-                    let missing = matches!(&error, kube::Error::Api(status) if status.is_not_found());
-                    let what = "the CRD shopdeployments.shop.xhipment.io is not installed: kubectl apply --server-side -f crds/";
-                    let why = if missing { what.to_owned() } else { chain(&error) };
-                    tracing::warn!(why, "cannot list ShopDeployments");
-                    self.readiness.close("crd", why);
-                }
+        let one = ListParams::default().limit(1);
+        let there = async {
+            while let Err(why) = listed(tokio::time::timeout(PATIENCE, shops.list_metadata(&one)).await) {
+                tracing::warn!(why, "cannot list ShopDeployments");
+                self.readiness.close("crd", why);
+                tokio::time::sleep(RETRY_CRD).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY_CRD) => {}
-                () = stop.cancelled() => {}
-            }
+        };
+        let found = stop.run_until_cancelled(there).await.is_some();
+        if found {
+            self.readiness.open("crd");
         }
-        false
+        found
     }
 
     /// Watches and passes, for ever.
@@ -120,6 +115,16 @@ impl Operator {
         });
         tokio::join!(passes, pods.for_each(|()| future::ready(())), filled.watch_filling());
     }
+}
+
+/// Why the shops could not be listed.
+fn listed<T>(answer: Result<Result<T, kube::Error>, Elapsed>) -> Result<T, String> {
+    answer.map_err(|_| "the API server does not answer".to_owned())?.map_err(|error| match &error {
+        kube::Error::Api(status) if status.is_not_found() => {
+            "the CRD shopdeployments.shop.xhipment.io is not installed: kubectl apply --server-side -f crds/".to_owned()
+        }
+        error => chain(error),
+    })
 }
 
 struct StopScalers(Arc<Context>);
@@ -211,5 +216,33 @@ where
     match config.namespace() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use shop_runtime::metrics;
+
+    use super::*;
+    use crate::lease::tests::unanswered;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_holds_up_no_stop() {
+        let (client, _listener) = unanswered().await;
+        let shutdown = Shutdown::manual();
+        let operator = Operator {
+            config: Config::parse_from(["shop-operator", "--api-image=api", "--worker-image=worker"]),
+            shutdown: shutdown.clone(),
+            readiness: Readiness::default(),
+            metrics: Metrics::register(&metrics::Metrics::default()),
+        };
+        let stopped = async {
+            tokio::join!(operator.run(client), async {
+                tokio::task::yield_now().await;
+                shutdown.drain();
+            })
+        };
+        tokio::time::timeout(PATIENCE, stopped).await.unwrap();
     }
 }
