@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, env = "SHOP_POD_NAME", default_value = "shop-operator")]
     pub pod_name: String,
 
+    /// Name of the Lease: operators of one Lease take turns, those of several work side by side.
+    #[arg(long, env = "SHOP_LEASE_NAME", default_value = "shop-operator")]
+    pub lease_name: String,
+
     /// Namespace of the Lease: the operator's own.
     #[arg(long, env = "SHOP_POD_NAMESPACE", default_value = "default")]
     pub pod_namespace: String,

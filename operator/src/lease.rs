@@ -14,7 +14,6 @@ use shop_runtime::{clock::Clock, telemetry::chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub const NAME: &str = "shop-operator";
 /// A leader that has not renewed for this long is taken for dead.
 const DURATION: Duration = Duration::from_secs(12);
 /// A leader that could not renew for this long stops by itself, well before another may start.
@@ -27,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Elector {
     api: Api<Lease>,
+    name: String,
     me: String,
     clock: Clock,
     /// The other holder's last renewal, and when we saw it first: clocks of two machines are never compared.
@@ -34,8 +34,9 @@ pub struct Elector {
 }
 
 impl Elector {
-    pub fn new(api: Api<Lease>, me: String, clock: Clock) -> Self {
-        Self { api, me, clock, seen: None }
+    /// By the Lease of this name, as the one with that identity.
+    pub fn new(api: Api<Lease>, (name, me): (String, String), clock: Clock) -> Self {
+        Self { api, name, me, clock, seen: None }
     }
 
     /// Waits until the lease is ours, or `stop`; false when stopped.
@@ -48,8 +49,8 @@ impl Elector {
             match tokio::time::timeout(PATIENCE, self.try_take()).await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot take the lease {NAME}"),
-                Err(_) => tracing::warn!("cannot take the lease {NAME}: no answer"),
+                Ok(Err(error)) => tracing::warn!(lease = self.name, error = %chain(&error), "cannot take the lease"),
+                Err(_) => tracing::warn!(lease = self.name, "cannot take the lease: no answer"),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -67,14 +68,14 @@ impl Elector {
             match tokio::time::timeout(left, self.try_take()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => {
-                    tracing::warn!("the lease {NAME} was taken by another operator");
+                    tracing::warn!(lease = self.name, "the lease was taken by another operator");
                     return;
                 }
-                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot renew the lease {NAME}"),
+                Ok(Err(error)) => tracing::warn!(lease = self.name, error = %chain(&error), "cannot renew the lease"),
                 Err(_) => {}
             }
             if renewed.elapsed() >= DEADLINE {
-                tracing::warn!("the lease {NAME} could not be renewed in time");
+                tracing::warn!(lease = self.name, "the lease could not be renewed in time");
                 return;
             }
         }
@@ -84,27 +85,27 @@ impl Elector {
     pub async fn release(&self) {
         match tokio::time::timeout(PATIENCE, self.hand_over()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot hand over the lease {NAME}"),
-            Err(_) => tracing::warn!("cannot hand over the lease {NAME}: no answer"),
+            Ok(Err(error)) => tracing::warn!(lease = self.name, error = %chain(&error), "cannot hand over the lease"),
+            Err(_) => tracing::warn!(lease = self.name, "cannot hand over the lease: no answer"),
         }
     }
 
     async fn hand_over(&self) -> Result<(), kube::Error> {
-        let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.me) {
             return Ok(());
         }
         spec.holder_identity = None;
         spec.renew_time = Some(self.now());
-        self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
+        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| ())
     }
 
     /// Takes or renews the lease where that is right; false where another holds it.
     async fn try_take(&mut self) -> Result<bool, kube::Error> {
-        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.claim(None)),
             };
             return won(self.api.create(&PostParams::default(), &lease).await);
@@ -113,7 +114,7 @@ impl Elector {
             return Ok(false);
         }
         lease.spec = Some(self.claim(lease.spec.as_ref()));
-        let taken = won(self.api.replace(NAME, &PostParams::default(), &lease).await)?;
+        let taken = won(self.api.replace(&self.name, &PostParams::default(), &lease).await)?;
         if taken {
             self.seen = None;
         }
@@ -183,7 +184,7 @@ pub(crate) mod tests {
     }
 
     fn elector(client: Client) -> Elector {
-        Elector::new(Api::namespaced(client, "default"), "me".to_owned(), Clock::system())
+        Elector::new(Api::namespaced(client, "default"), ("lease".to_owned(), "me".to_owned()), Clock::system())
     }
 
     #[tokio::test]

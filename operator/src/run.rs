@@ -48,7 +48,8 @@ impl Operator {
     pub async fn run(self, client: Client) {
         let stop = self.shutdown.draining();
         let leases = Api::namespaced(client.clone(), &self.config.pod_namespace);
-        let mut elector = Elector::new(leases, self.config.pod_name.clone(), Clock::system());
+        let names = (self.config.lease_name.clone(), self.config.pod_name.clone());
+        let mut elector = Elector::new(leases, names, Clock::system());
         while self.crd_is_there(&client, &stop).await && elector.acquire(&stop).await {
             tracing::info!(holder = self.config.pod_name, "leading");
             self.metrics.leading(1);

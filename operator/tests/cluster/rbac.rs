@@ -14,22 +14,20 @@ use kube::{
 use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
 
-/// The rules between a `define` of the chart and its `end`: plain YAML.
-fn chart_rules(start: &str) -> Value {
+/// The rules between a `define` of the chart and its `end`: plain YAML, but for the release's name, which the Lease has.
+fn chart_rules(name: &str) -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/shop-operator/templates/rbac.yaml");
     let text = std::fs::read_to_string(path).unwrap();
-    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("{path} has no {start}"));
-    let (_, rest) = rest.split_once("-}}\n").unwrap();
-    let (rules, _) = rest.split_once("{{-").unwrap();
-    serde_yaml::from_str(rules).unwrap()
+    let start = format!("{{{{- define \"shop-operator.{name}\" -}}}}\n");
+    let (_, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{path} has no {start}"));
+    let (rules, _) = rest.split_once("{{- end }}").unwrap();
+    let rules = rules.replace(r#"{{ include "shop-operator.fullname" . | quote }}"#, "shop-operator");
+    serde_yaml::from_str(&rules).unwrap()
 }
 
 /// A client that may do no more than the operator's `ServiceAccount`.
 async fn restricted(harness: &Harness) -> Client {
-    let mut rules = chart_rules("define \"shop-operator.rules\"");
-    let leases =
-        json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] });
-    rules.as_array_mut().unwrap().push(leases);
+    let rules = [chart_rules("rules"), chart_rules("leaderRules")].concat();
     let name = "operator";
     let role = json!({ "metadata": { "name": name }, "rules": rules });
     let binding = json!({
