@@ -1,19 +1,16 @@
-{{- define "shop-operator.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-{{- end }}
-
 {{- define "shop-operator.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else if contains (include "shop-operator.name" .) .Release.Name }}
+{{- else if contains .Chart.Name .Release.Name }}
 {{- .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "shop-operator.name" .) | trunc 63 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
+{{- /* The name is fixed, also under an alias: by it the shops' NetworkPolicies let the operator in (operator/src/build/network.rs). */ -}}
 {{- define "shop-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "shop-operator.name" . }}
+app.kubernetes.io/name: shop-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 

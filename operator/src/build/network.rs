@@ -71,3 +71,14 @@ fn peer(peer: &Peer) -> NetworkPolicyPeer {
 fn selector(labels: &BTreeMap<String, String>) -> LabelSelector {
     LabelSelector { match_labels: (!labels.is_empty()).then(|| labels.clone()), ..LabelSelector::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::names;
+
+    #[test]
+    fn the_operators_pods_have_the_label_that_the_policies_let_in() {
+        let chart = include_str!("../../../charts/shop-operator/templates/_helpers.tpl");
+        assert!(chart.contains(&format!("\n{}: {}\n", names::NAME, names::MANAGER)));
+    }
+}
