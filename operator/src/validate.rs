@@ -286,7 +286,8 @@ fn scaling(shop: &ShopDeployment) -> Scaling {
     Scaling {
         mode: scaling.mode,
         replicas: worker.replicas.map(unsigned),
-        suspended: shop.spec.suspended,
+        // A paused shop is only watched.
+        suspended: shop.spec.suspended && !shop.spec.paused,
         pause,
         target_wait_seconds: unsigned(scaling.target_wait_seconds),
         expected_seconds_per_message: scaling.expected_seconds_per_message,

@@ -26,6 +26,9 @@ pub enum Reason {
     ColdStart,
     ToZero,
     FromZero,
+    /// The owner's own number.
+    Manual,
+    Suspended,
 }
 
 impl Reason {
@@ -44,6 +47,8 @@ impl Reason {
             Self::ColdStart => "ColdStart",
             Self::ToZero => "ToZero",
             Self::FromZero => "FromZero",
+            Self::Manual => "Manual",
+            Self::Suspended => "Suspended",
         }
     }
 }

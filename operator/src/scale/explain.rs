@@ -23,6 +23,10 @@ pub fn explain(decision: &Decision) -> String {
         Reason::ColdStart => format!("{n} kept until there are 60 s of data; {parts}"),
         Reason::Fallback => format!("{n}: the queue has not been readable for {:.0} s", terms.blind_for),
         Reason::Paused => format!("{n} kept: scaling is paused; {parts}"),
+        Reason::Manual => {
+            format!("{n}: mode is Manual, spec.worker.replicas says how many; the load asks for {parts}")
+        }
+        Reason::Suspended => format!("{n}: the shop is suspended"),
         Reason::ToZero if n == 0 => "0: nothing to do".to_owned(),
         Reason::ToZero => format!("{n} kept until the cooldown has passed"),
     }

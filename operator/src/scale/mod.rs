@@ -5,6 +5,7 @@ pub mod decide;
 pub mod depth;
 mod explain;
 mod history;
+mod owner;
 mod pods;
 mod policy;
 mod reports;

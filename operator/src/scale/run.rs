@@ -18,15 +18,16 @@ use super::{
     decide::{Decision, decide},
     depth::Gauge,
     history::History,
+    owner,
     pods::{Census, victims},
-    policy::{Depth, Pause, Policy, Sample},
+    policy::{Depth, Policy, Sample},
     reports::{Report, Reporters},
     view::View,
 };
 use crate::{
     assess::QueueHealth,
     context::{Context, cached},
-    crd::{Mode, ShopDeploymentStatus},
+    crd::ShopDeploymentStatus,
     names::Component,
     queue::{Problem, QueueError},
     validate::ValidatedShop,
@@ -208,7 +209,7 @@ impl Scaler {
     /// Decides, acts and tells; says how long to wait.
     async fn turn(&mut self, shop: &ValidatedShop, look: Look) -> Duration {
         let policy = Policy::of(shop);
-        let decision = decide(&policy, &mut self.history, &look.sample);
+        let decision = owner::heed(&shop.scaling, decide(&policy, &mut self.history, &look.sample));
         self.missed = if look.depth.is_ok() { 0 } else { self.missed.saturating_add(1) };
         if look.sample.completed > 0 || look.sample.depth.is_some_and(|depth| !depth.is_empty()) {
             self.last_work = look.sample.at;
@@ -221,7 +222,7 @@ impl Scaler {
     }
 
     async fn act(&mut self, shop: &ValidatedShop, look: &Look, decision: &Decision) -> Result<(), act::ActError> {
-        let Some(wanted) = wanted(shop, decision) else { return Ok(()) };
+        let Some(wanted) = owner::to_write(&shop.scaling, decision) else { return Ok(()) };
         let current = look.sample.current;
         if wanted < current {
             let count = usize::try_from(current - wanted).unwrap_or(usize::MAX);
@@ -291,21 +292,6 @@ impl Scaler {
 
 fn live_worker(ctx: &Context, shop: &ValidatedShop) -> Option<Arc<Deployment>> {
     ctx.deployment((&shop.namespace, &shop.name), &shop.owner.uid, Component::Worker)
-}
-
-/// The number to write; `None` where nothing may be written.
-fn wanted(shop: &ValidatedShop, decision: &Decision) -> Option<u32> {
-    if shop.scaling.pause == Pause::All {
-        None
-    } else if shop.scaling.suspended {
-        Some(0)
-    } else {
-        match shop.scaling.mode {
-            Mode::DrainTime => Some(decision.replicas),
-            Mode::Manual => shop.scaling.replicas,
-            Mode::Recommend => None,
-        }
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]

@@ -169,3 +169,11 @@ fn scaling_is_paused_by_annotation(#[case] patch: serde_json::Value, #[case] pau
     let valid = validate(&shop(patch), &world(&[("mongodb", "uri")])).unwrap();
     assert_eq!(valid.scaling.pause, pause);
 }
+
+#[rstest]
+#[case(json!({"suspended": true}), true)]
+#[case(json!({"suspended": true, "paused": true}), false)]
+fn a_paused_shop_is_not_suspended_any_further(#[case] spec: serde_json::Value, #[case] suspended: bool) {
+    let valid = validate(&shop(json!({ "spec": spec })), &world(&[("mongodb", "uri")])).unwrap();
+    assert_eq!(valid.scaling.suspended, suspended);
+}

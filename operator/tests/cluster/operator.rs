@@ -306,6 +306,12 @@ async fn manual_scaling_goes_through_the_scale_subresource() {
         })
         .await;
     harness.condition("demo", "ScalingActive", |status, reason| status == "False" && reason == "ManualMode").await;
+    harness
+        .eventually("what is told to be what is done", async || {
+            let scaling = harness.shop("demo").await.status?.autoscaling?;
+            (scaling.desired == 3 && scaling.reason == "Manual").then_some(())
+        })
+        .await;
 
     harness.apply("other", json!({})).await;
     let refused =
@@ -320,6 +326,9 @@ async fn a_suspended_shop_keeps_everything_but_its_pods() {
     let harness = Harness::with_operator().await;
     harness.apply("demo", json!({})).await;
     built(&harness).await;
+    let pause = json!({ "metadata": { "annotations": { "shop.xhipment.io/pause-scaling": "true" } } });
+    harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&pause)).await.unwrap();
+    harness.condition("demo", "ScalingActive", |_, reason| reason == "ScalingPaused").await;
     harness.apply("demo", json!({ "suspended": true })).await;
     let replicas = async || {
         let api = harness.exists::<Deployment>("demo-api").await.spec.replicas;
@@ -327,6 +336,8 @@ async fn a_suspended_shop_keeps_everything_but_its_pods() {
     };
     harness.eventually("no pods", async || (replicas().await == (Some(0), Some(0))).then_some(())).await;
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "Suspended").await;
+    let go_on = json!({ "metadata": { "annotations": { "shop.xhipment.io/pause-scaling": null } } });
+    harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&go_on)).await.unwrap();
     harness.apply("demo", json!({})).await;
     harness.eventually("pods again", async || (replicas().await == (Some(1), Some(1))).then_some(())).await;
     harness.finish().await;
