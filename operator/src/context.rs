@@ -63,7 +63,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     pub readiness: Readiness,
     pub metrics: Metrics,
-    pub recorder: Recorder,
+    /// As whom events are published.
+    pub reporter: Reporter,
     pub stores: Stores,
     pub queues: Queues,
     pub scalers: Scalers,
@@ -76,7 +77,7 @@ pub struct Context {
 }
 
 /// What is remembered of one shop between passes.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Memory {
     pub last_report: Option<Timestamp>,
     pub failures: u32,
@@ -84,6 +85,8 @@ pub struct Memory {
     pub empty_since: Option<Timestamp>,
     pub api: Built,
     pub worker: Built,
+    /// The last event's note for each reason, and who counts it.
+    pub events: HashMap<String, (String, Recorder)>,
 }
 
 /// The parts that a [`Context`] is put together from.
@@ -99,9 +102,8 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(parts.config.pod_name.clone()) };
         Self {
-            recorder: Recorder::new(parts.client.clone(), reporter),
+            reporter: Reporter { controller: MANAGER.to_owned(), instance: Some(parts.config.pod_name.clone()) },
             client: parts.client,
             config: parts.config,
             clock: Clock::system(),

@@ -12,7 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{
         controller::Action,
-        events::{Event, EventType},
+        events::{Event, EventType, Recorder},
     },
 };
 use serde_json::json;
@@ -213,16 +213,30 @@ async fn announce(ctx: &Context, shop: &ShopDeployment, before: &[ApiCondition],
 impl Context {
     /// Publishes an event about a shop. Events are news, not state: one that cannot be written is only logged.
     pub async fn event(&self, shop: &ShopDeployment, type_: EventType, reason: &str, note: String) {
+        let note: String = note.chars().take(1000).collect();
+        let recorder = self.recorder(&shop.uid().unwrap_or_default(), reason, &note);
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
+            note: Some(note),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &shop.object_ref(&())).await {
+        if let Err(error) = recorder.publish(&event, &shop.object_ref(&())).await {
             tracing::warn!(shop = %shop.name_any(), error = %shop_runtime::telemetry::chain(&error), reason, "event not written");
         }
+    }
+
+    /// A recorder counts what comes again for the same reason and keeps the first note: another note takes another one.
+    fn recorder(&self, uid: &str, reason: &str, note: &str) -> Recorder {
+        self.remembered(uid, |memory| match memory.events.get(reason) {
+            Some((told, recorder)) if told == note => recorder.clone(),
+            _ => {
+                let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+                memory.events.insert(reason.to_owned(), (note.to_owned(), recorder.clone()));
+                recorder
+            }
+        })
     }
 }
 

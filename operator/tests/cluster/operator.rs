@@ -313,6 +313,18 @@ async fn manual_scaling_goes_through_the_scale_subresource() {
         })
         .await;
 
+    let more = json!({ "spec": { "replicas": 5 } });
+    harness.api::<ShopDeployment>().patch_scale("demo", &PatchParams::default(), &Patch::Merge(&more)).await.unwrap();
+    let events: Api<k8s_openapi::api::events::v1::Event> = harness.api();
+    for step in ["→ 3", "→ 5"] {
+        harness
+            .eventually("an event of its own for every step", async || {
+                let found = events.list(&ListParams::default()).await.unwrap();
+                found.into_iter().find(|event| event.note.as_deref().unwrap_or_default().contains(step))
+            })
+            .await;
+    }
+
     harness.apply("other", json!({})).await;
     let refused =
         harness.api::<ShopDeployment>().patch_scale("other", &PatchParams::default(), &Patch::Merge(&scale)).await;
