@@ -87,6 +87,12 @@ impl Harness {
         text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
 
+    /// The value of one of an operator's metrics; what was never counted is 0.
+    pub fn counted(&self, index: usize, series: &str) -> u64 {
+        let found = self.metrics(index, &format!("{series} "));
+        found.first().map_or(0, |line| line[series.len()..].trim().parse().unwrap())
+    }
+
     pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,

@@ -3,7 +3,7 @@
 use crate::harness::Harness;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, ServiceAccount},
+    core::v1::{ConfigMap, Pod, ServiceAccount},
     networking::v1::Ingress,
     rbac::v1::{Role, RoleBinding},
 };
@@ -50,7 +50,8 @@ async fn the_charts_rules_suffice() {
     let mut harness = Harness::new().await;
     harness.operator_client = restricted(&harness).await;
     harness.start_operator("restricted");
-    harness.apply("demo", json!({})).await;
+    let with_end = |policy: &str| json!({ "queue": { "management": "Managed", "deletionPolicy": policy } });
+    harness.apply("demo", with_end("Delete")).await;
     harness.condition("demo", "Progressing", |status, _| status == "True").await;
     harness.api::<ConfigMap>().delete("demo-api", &DeleteParams::default()).await.unwrap();
     harness.exists::<ConfigMap>("demo-api").await;
@@ -59,6 +60,15 @@ async fn the_charts_rules_suffice() {
             let worker = harness.exists::<Deployment>("demo-worker").await;
             worker.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some("shop-scaler")).then_some(())
         })
+        .await;
+    let finalizers = async || harness.shop("demo").await.finalizers().len();
+    assert_eq!(finalizers().await, 1);
+    harness.apply("demo", with_end("Retain")).await;
+    harness.eventually("no finalizer", async || (finalizers().await == 0).then_some(())).await;
+    // The pods that go are marked before: without the right to it they would stay.
+    let workers = ListParams::default().labels("app.kubernetes.io/component=worker");
+    harness
+        .eventually("a worker to mark", async || harness.api::<Pod>().list(&workers).await.unwrap().into_iter().next())
         .await;
     harness.apply("demo", json!({ "suspended": true, "api": { "ingress": { "enabled": false } } })).await;
     harness
