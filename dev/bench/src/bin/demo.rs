@@ -106,6 +106,9 @@ fn audit(before: &Moment, after: &Moment, placed: &Placed) -> Result<()> {
     if decided(after) - decided(before) != placed.accepted.len() as u64 {
         faults.push("not every accepted order was decided".to_owned());
     }
+    if redelivered > 0 {
+        faults.push(format!("{redelivered} messages were delivered more than once"));
+    }
     ensure!(faults.is_empty(), "the books do not add up:\n  {}", faults.join("\n  "));
     println!("  everything adds up");
     Ok(())
