@@ -118,9 +118,6 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
             shrink(policy, history, sample, &terms)
         }
     };
-    if replicas != sample.current {
-        history.last_scale = Some(history.now);
-    }
     Decision { replicas, reason, limit: limit(policy, size, &terms), terms }
 }
 

@@ -45,7 +45,6 @@ pub struct History {
     pub waiting_polls: u32,
     /// Since when the pods report that more than 90 % of what they can hold is being worked on.
     pub saturated_since: Option<f64>,
-    pub last_scale: Option<f64>,
     good: u32,
     done: f64,
     ticks: VecDeque<Tick>,
