@@ -8,7 +8,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ObjectMeta, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -95,8 +95,12 @@ where
     shop_runtime::install_tls_provider();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let tested = Arc::new(Tested::new().await.expect("a namespace for the test"));
-        let outcome = AssertUnwindSafe(test(tested.clone())).catch_unwind().await;
+        let tested = Arc::new(Tested::new().await.expect("servers and a cluster for the test"));
+        let tried = async {
+            tested.prepare().await?;
+            test(tested.clone()).await
+        };
+        let outcome = AssertUnwindSafe(tried).catch_unwind().await;
         if !matches!(outcome, Ok(Ok(()))) {
             eprintln!("{}", tested.describe().await);
         }
@@ -110,20 +114,25 @@ where
 }
 
 impl Tested {
+    /// Makes nothing yet: what is made from here on is cleaned up.
     async fn new() -> Result<Self> {
         let servers = Servers::from_env()?;
         let client = Client::try_default().await.context("no Kubernetes: run `cargo xtask test e2e`")?;
         let namespace = format!("xhipment-e2e-{}", shop_runtime::ids::random_hex::<4>()?);
-        let labels = [("app.kubernetes.io/part-of".to_owned(), "xhipment-e2e".to_owned())].into();
-        let metadata = ObjectMeta { name: Some(namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
-        let object = Namespace { metadata, ..Namespace::default() };
-        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
         let shop = Shop::new(&servers.ingress, Some(&host(&namespace)))?;
-        let tested = Self { client, namespace, shop, servers };
-        for (name, data) in tested.secrets() {
-            tested.create_secret(name, data).await?;
+        Ok(Self { client, namespace, shop, servers })
+    }
+
+    /// The namespace, with the Secrets of a shop.
+    async fn prepare(&self) -> Result<()> {
+        let labels = [("app.kubernetes.io/part-of".to_owned(), "xhipment-e2e".to_owned())].into();
+        let metadata = ObjectMeta { name: Some(self.namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
+        let object = Namespace { metadata, ..Namespace::default() };
+        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &object).await?;
+        for (name, data) in self.secrets() {
+            self.create_secret(name, data).await?;
         }
-        Ok(tested)
+        Ok(())
     }
 
     fn secrets(&self) -> [(&'static str, Value); 4] {
@@ -269,11 +278,13 @@ impl Tested {
 
     /// The queues whose names begin with the shop's.
     pub async fn queues(&self) -> Result<Vec<String>> {
-        let service =
-            shop_runtime::aws::Service { region: "ap-south-1".to_owned(), endpoint: Some(self.servers.sqs.clone()) };
-        let sqs = shop_runtime::aws::sqs(&service).await;
-        let answer = sqs.list_queues().queue_name_prefix(self.database()).send().await?;
+        let answer = self.sqs().await.list_queues().queue_name_prefix(self.database()).send().await?;
         Ok(answer.queue_urls.unwrap_or_default())
+    }
+
+    async fn sqs(&self) -> aws_sdk_sqs::Client {
+        let endpoint = Some(self.servers.sqs.clone());
+        shop_runtime::aws::sqs(&shop_runtime::aws::Service { region: "ap-south-1".to_owned(), endpoint }).await
     }
 
     /// Asks until there is an answer, at most [`PATIENCE`]; a failed question counts as no answer yet.
@@ -295,25 +306,48 @@ impl Tested {
         }
     }
 
-    /// Removes the shop, its namespace and its database.
+    /// Removes the shop, its namespace and its database, each whatever became of the others; tells the first error.
     async fn clean_up(&self) -> Result<()> {
+        let ended = self.end_shops().await;
+        let forced = if ended.is_err() { self.force_shops().await } else { Ok(()) };
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let namespace = match namespaces.delete(&self.namespace, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            deleted => deleted.map(|_| ()).context("cannot delete the namespace"),
+        };
+        let database = async { Ok(self.view().await?.store.drop_database().await?) }.await;
+        ended.and(forced).and(namespace).and(database)
+    }
+
+    /// Deletes the shop and waits for its end, which is the operator's work.
+    async fn end_shops(&self) -> Result<()> {
         let shops = self.api::<ShopDeployment>();
-        for shop in shops.list(&kube::api::ListParams::default()).await? {
+        for shop in shops.list(&ListParams::default()).await? {
             shops.delete(&shop.name_any(), &DeleteParams::default()).await?;
         }
         self.eventually("the shop is still there", || async {
-            Ok(shops.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(()))
+            Ok(shops.list(&ListParams::default()).await?.items.is_empty().then_some(()))
         })
-        .await?;
-        Api::<Namespace>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await?;
-        self.view().await?.store.drop_database().await?;
+        .await
+    }
+
+    /// Ends the shop without its operator: a finalizer would keep the namespace too.
+    async fn force_shops(&self) -> Result<()> {
+        let shops = self.api::<ShopDeployment>();
+        let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        for shop in shops.list(&ListParams::default()).await? {
+            shops.patch(&shop.name_any(), &PatchParams::default(), &none).await?;
+        }
+        for url in self.queues().await? {
+            self.sqs().await.delete_queue().queue_url(url).send().await?;
+        }
         Ok(())
     }
 
     /// What a failed test leaves in the log: the shop's status and its pods.
     async fn describe(&self) -> String {
         let status = self.deployment().await.map(|shop| serde_json::to_string_pretty(&shop.status).unwrap_or_default());
-        let pods = self.api::<k8s_openapi::api::core::v1::Pod>().list(&kube::api::ListParams::default()).await;
+        let pods = self.api::<k8s_openapi::api::core::v1::Pod>().list(&ListParams::default()).await;
         let pods = pods.map(|pods| {
             pods.iter().map(|pod| format!("{} {:?}", pod.name_any(), pod.status)).collect::<Vec<_>>().join("\n")
         });
