@@ -75,9 +75,23 @@ pub async fn ensure(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError
 
 async fn create(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
     let secrets: Api<Secret> = ctx.api(&shop.namespace);
-    let created = secrets.create(&PostParams::default(), &secret(shop)?).await;
-    ctx.metrics.write("Secret", if created.is_ok() { "created" } else { "failed" });
-    created.map(|_| ()).map_err(|source| KeysError::Create { name: shop.keys_secret.clone(), source })
+    let name = shop.keys_secret.clone();
+    match secrets.create(&PostParams::default(), &secret(shop)?).await {
+        Ok(_) => {
+            ctx.metrics.write("Secret", "created");
+            Ok(())
+        }
+        // The cache was behind.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => match secrets.get_metadata_opt(&name).await {
+            Ok(Some(other)) if !is_owned(&other, &shop.owner.uid) => Err(KeysError::NotOurs { name }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(KeysError::Read { name, source }),
+        },
+        Err(source) => {
+            ctx.metrics.write("Secret", "failed");
+            Err(KeysError::Create { name, source })
+        }
+    }
 }
 
 fn secret(shop: &ValidatedShop) -> Result<Secret, NoRandomness> {
