@@ -5,41 +5,49 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use shop_api::app::{self, StartError, Surroundings};
-use shop_runtime::{clock::Clock, shutdown::Shutdown};
 
-use crate::shop::{DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, send};
+use crate::shop::{Args, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, send, with_shop, with_shop_of};
 
 /// Nobody listens there.
 const DOWN: &str = "127.0.0.1:9";
 
 #[tokio::test]
 async fn without_redis_everything_works() {
-    let shop = Shop::open_with(|args| {
-        args.set("--redis-url", format!("redis://{DOWN}"));
-    })
+    with_shop_of(
+        |args| {
+            args.set("--redis-url", format!("redis://{DOWN}"));
+        },
+        async |shop| {
+            everything_works(shop).await;
+        },
+    )
     .await;
-    everything_works(&shop).await;
-    shop.close().await;
 }
 
 #[tokio::test]
 async fn with_no_redis_configured_everything_works() {
-    let shop = Shop::open_with(|args| {
-        args.unset("--redis-url");
-    })
+    with_shop_of(
+        |args| {
+            args.unset("--redis-url");
+        },
+        async |shop| {
+            everything_works(shop).await;
+        },
+    )
     .await;
-    everything_works(&shop).await;
-    shop.close().await;
 }
 
 #[tokio::test]
 async fn without_queue_and_mail_orders_are_accepted() {
-    let shop = Shop::open_with(|args| {
-        args.set("--sqs-endpoint", format!("http://{DOWN}")).set("--ses-endpoint", format!("http://{DOWN}"));
-    })
+    with_shop_of(
+        |args| {
+            args.set("--sqs-endpoint", format!("http://{DOWN}")).set("--ses-endpoint", format!("http://{DOWN}"));
+        },
+        async |shop| {
+            everything_works(shop).await;
+        },
+    )
     .await;
-    everything_works(&shop).await;
-    shop.close().await;
 }
 
 async fn everything_works(shop: &Shop) {
@@ -62,71 +70,74 @@ async fn everything_works(shop: &Shop) {
 
 #[tokio::test]
 async fn without_mongodb_the_service_starts_is_not_ready_and_says_try_again() {
-    let shop = Shop::open_with(|args| {
+    let away = |args: &mut Args| {
         args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=200"));
+    };
+    with_shop_of(away, async |shop| {
+        let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
+        assert_eq!(ready.status, 503);
+        assert!(ready.text.contains("mongodb"), "{ready:?}");
+        assert_eq!(shop.get("//health", "").await.status, 200);
+        let answer = shop.login("ann@example.com", PASSWORD).await;
+        assert_eq!(answer.problem(), (503, "unavailable".into()));
+        assert!(!answer.header("retry-after").is_empty());
+        assert!(!answer.text.to_lowercase().contains("mongo"), "nothing of the inside: {answer:?}");
+        assert_eq!(shop.get("/products", "").await.problem(), (503, "unavailable".into()));
     })
     .await;
-    let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
-    assert_eq!(ready.status, 503);
-    assert!(ready.text.contains("mongodb"), "{ready:?}");
-    assert_eq!(shop.get("//health", "").await.status, 200);
-    let answer = shop.login("ann@example.com", PASSWORD).await;
-    assert_eq!(answer.problem(), (503, "unavailable".into()));
-    assert!(!answer.header("retry-after").is_empty());
-    assert!(!answer.text.to_lowercase().contains("mongo"), "nothing of the inside: {answer:?}");
-    assert_eq!(shop.get("/products", "").await.problem(), (503, "unavailable".into()));
-    shop.shutdown.drain();
-    assert!(shop.shutdown.wait(Duration::from_secs(20)).await);
 }
 
 #[tokio::test]
 async fn a_slow_answer_is_cut_off() {
-    let shop = Shop::open_with(|args| {
+    let hesitant = |args: &mut Args| {
         args.set("--request-timeout-seconds", "1")
-            .set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=10000"));
+            .set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=3000"));
+    };
+    with_shop_of(hesitant, async |shop| {
+        let answer = send(shop.request(Method::GET, "/products")).await;
+        assert_eq!(answer.problem(), (503, "timeout".into()));
     })
     .await;
-    let answer = send(shop.request(Method::GET, "/products")).await;
-    assert_eq!(answer.problem(), (503, "timeout".into()));
-    shop.shutdown.drain();
-    shop.shutdown.wait(Duration::from_secs(20)).await;
 }
 
 #[tokio::test]
 async fn a_port_in_use_or_a_bad_keys_file_is_named() {
-    let shop = Shop::open().await;
-    let start = |args: crate::shop::Args| {
-        app::start(args.config(), Surroundings { clock: Clock::system(), shutdown: Shutdown::manual() })
-    };
-    let mut taken = shop.args.clone();
-    taken.set("--http-addr", shop.base.trim_start_matches("http://"));
-    let error = start(taken).await.unwrap_err();
-    assert!(matches!(error, StartError::Http(_)) && error.to_string().contains("SHOP_HTTP_ADDR"), "{error}");
-    let mut missing = shop.args.clone();
-    missing.set("--auth-keys-file", "/no/such/file");
-    let error = start(missing).await.unwrap_err().to_string();
-    assert!(error.contains("/no/such/file") && error.contains("SHOP_AUTH_KEYS_FILE"), "{error}");
-    shop.close().await;
+    with_shop(async |shop| {
+        let start = |args: Args| {
+            app::start(args.config(), Surroundings { clock: shop.clock.clone(), shutdown: shop.shutdown.clone() })
+        };
+        let mut taken = shop.args.clone();
+        taken.set("--http-addr", shop.base.trim_start_matches("http://"));
+        let error = start(taken).await.unwrap_err();
+        assert!(matches!(error, StartError::Http(_)) && error.to_string().contains("SHOP_HTTP_ADDR"), "{error}");
+        let mut missing = shop.args.clone();
+        missing.set("--auth-keys-file", "/no/such/file");
+        let error = start(missing).await.unwrap_err().to_string();
+        assert!(error.contains("/no/such/file") && error.contains("SHOP_AUTH_KEYS_FILE"), "{error}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn migrating_twice_is_harmless() {
-    let shop = Shop::open().await;
-    let config = shop.args.config();
-    for _ in 0..2 {
-        app::migrate(&config.store, Duration::from_secs(10)).await.unwrap();
-    }
-    shop.close().await;
+    with_shop(async |shop| {
+        let config = shop.args.config();
+        for _ in 0..2 {
+            app::migrate(&config.store, Duration::from_secs(10)).await.unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn migrating_waits_for_mongodb_but_not_for_ever() {
-    let shop = Shop::open().await;
-    let mut args = shop.args.clone();
-    args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=100"));
-    let (started, patience) = (tokio::time::Instant::now(), Duration::from_secs(4));
-    let error = app::migrate(&args.config().store, patience).await.unwrap_err().to_string();
-    assert!(error.contains("within 4 s") && error.contains("SHOP_MONGODB_URI"), "{error}");
-    assert!(started.elapsed() >= patience, "gave up after {:?}", started.elapsed());
-    shop.close().await;
+    with_shop(async |shop| {
+        let mut args = shop.args.clone();
+        args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=100"));
+        let (started, patience) = (tokio::time::Instant::now(), Duration::from_secs(4));
+        let error = app::migrate(&args.config().store, patience).await.unwrap_err().to_string();
+        assert!(error.contains("within 4 s") && error.contains("SHOP_MONGODB_URI"), "{error}");
+        assert!(started.elapsed() >= patience, "gave up after {:?}", started.elapsed());
+    })
+    .await;
 }

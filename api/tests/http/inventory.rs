@@ -3,11 +3,11 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::shop::{LAMP, MOUSE, Shop};
+use crate::shop::{LAMP, MOUSE, with_shop};
 
 #[tokio::test]
 async fn an_adjustment_is_accepted_and_can_be_looked_up() {
-    let shop = Shop::open().await;
+    with_shop(async |shop| {
     let staff = shop.staff().await;
     let lines = json!([{ "productId": MOUSE, "delta": 5 }, { "productId": LAMP, "delta": -2 }, { "productId": MOUSE, "delta": 1 }]);
     let body = json!({ "location": "pune", "reason": "delivery 4711", "lines": lines });
@@ -18,7 +18,8 @@ async fn an_adjustment_is_accepted_and_can_be_looked_up() {
     assert_eq!(adjustment["status"], "Pending");
     assert_eq!(adjustment["location"], "pune");
     assert_eq!(adjustment["lines"], json!([{ "productId": MOUSE, "delta": 6 }, { "productId": LAMP, "delta": -2 }]));
-    shop.close().await;
+    })
+    .await;
 }
 
 #[rstest]
@@ -27,55 +28,61 @@ async fn an_adjustment_is_accepted_and_can_be_looked_up() {
 #[case(json!({ "location": "pune", "reason": "x", "lines": [{ "productId": MOUSE, "delta": 1.5 }, { "delta": 1, "note": "" }] }), &["/lines/0/delta", "/lines/1/productId", "/lines/1/note"])]
 #[tokio::test]
 async fn all_faults_are_told_at_once(#[case] body: Value, #[case] expected: &[&str]) {
-    let shop = Shop::open().await;
-    let staff = shop.staff().await;
-    let answer = shop.post("/inventory/adjustments", &staff, &body).await;
-    assert_eq!(answer.problem(), (400, "invalid_request".into()));
-    let body = answer.json();
-    let pointers: Vec<_> = body["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
-    assert_eq!(pointers, expected);
-    shop.close().await;
+    with_shop(async |shop| {
+        let staff = shop.staff().await;
+        let answer = shop.post("/inventory/adjustments", &staff, &body).await;
+        assert_eq!(answer.problem(), (400, "invalid_request".into()));
+        let body = answer.json();
+        let pointers: Vec<_> =
+            body["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+        assert_eq!(pointers, expected);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn unknown_products_are_named() {
-    let shop = Shop::open().await;
-    let staff = shop.staff().await;
-    let unknown = "0123456789abcdef01234567";
-    let lines = json!([{ "productId": MOUSE, "delta": 5 }, { "productId": unknown, "delta": 1 }]);
-    let body = json!({ "location": "pune", "reason": "delivery", "lines": lines });
-    let answer = shop.post("/inventory/adjustments", &staff, &body).await;
-    assert_eq!(answer.problem(), (422, "unknown_product".into()));
-    assert_eq!(answer.json()["products"], json!([unknown]));
-    shop.close().await;
+    with_shop(async |shop| {
+        let staff = shop.staff().await;
+        let unknown = "0123456789abcdef01234567";
+        let lines = json!([{ "productId": MOUSE, "delta": 5 }, { "productId": unknown, "delta": 1 }]);
+        let body = json!({ "location": "pune", "reason": "delivery", "lines": lines });
+        let answer = shop.post("/inventory/adjustments", &staff, &body).await;
+        assert_eq!(answer.problem(), (422, "unknown_product".into()));
+        assert_eq!(answer.json()["products"], json!([unknown]));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_thousand_lines_fit_and_more_do_not() {
-    let shop = Shop::open().await;
-    let staff = shop.staff().await;
-    for (count, status) in [(1000, 202), (1001, 400)] {
-        let lines = vec![json!({ "productId": MOUSE, "delta": 1 }); count];
-        let body = json!({ "location": "pune", "reason": "delivery", "lines": lines });
-        assert_eq!(shop.post("/inventory/adjustments", &staff, &body).await.status, status, "{count}");
-    }
-    shop.close().await;
+    with_shop(async |shop| {
+        let staff = shop.staff().await;
+        for (count, status) in [(1000, 202), (1001, 400)] {
+            let lines = vec![json!({ "productId": MOUSE, "delta": 1 }); count];
+            let body = json!({ "location": "pune", "reason": "delivery", "lines": lines });
+            assert_eq!(shop.post("/inventory/adjustments", &staff, &body).await.status, status, "{count}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_ledger_is_listed_newest_first_page_by_page() {
-    let shop = Shop::open().await;
-    let staff = shop.staff().await;
-    for delta in [1, 2, 3] {
-        shop.stock(&[(MOUSE, "pune", delta), (LAMP, "pune", delta)]).await;
-    }
-    let path = format!("/inventory/movements?productId={MOUSE}&location=pune&limit=2");
-    let first = shop.get(&path, &staff).await.json();
-    let deltas = |page: &Value| page["data"].as_array().unwrap().iter().map(|l| l["delta"].clone()).collect::<Vec<_>>();
-    assert_eq!(deltas(&first), [3, 2]);
-    assert_eq!(first["data"][0]["cause"], "Adjustment");
-    let next = shop.get(&format!("{path}&cursor={}", first["nextCursor"].as_str().unwrap()), &staff).await.json();
-    assert_eq!((deltas(&next), next["hasMore"].clone()), (vec![json!(1)], json!(false)));
-    assert_eq!(deltas(&shop.get("/inventory/movements", &staff).await.json()).len(), 8);
-    shop.close().await;
+    with_shop(async |shop| {
+        let staff = shop.staff().await;
+        for delta in [1, 2, 3] {
+            shop.stock(&[(MOUSE, "pune", delta), (LAMP, "pune", delta)]).await;
+        }
+        let path = format!("/inventory/movements?productId={MOUSE}&location=pune&limit=2");
+        let first = shop.get(&path, &staff).await.json();
+        let deltas =
+            |page: &Value| page["data"].as_array().unwrap().iter().map(|l| l["delta"].clone()).collect::<Vec<_>>();
+        assert_eq!(deltas(&first), [3, 2]);
+        assert_eq!(first["data"][0]["cause"], "Adjustment");
+        let next = shop.get(&format!("{path}&cursor={}", first["nextCursor"].as_str().unwrap()), &staff).await.json();
+        assert_eq!((deltas(&next), next["hasMore"].clone()), (vec![json!(1)], json!(false)));
+        assert_eq!(deltas(&shop.get("/inventory/movements", &staff).await.json()).len(), 8);
+    })
+    .await;
 }

@@ -1,8 +1,9 @@
-//! A shop of its own for each test: a service on free ports, a database and a queue with random names.
+//! The harness's shop of its own for each test, with a service on free ports.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use clap::Parser;
+use futures::FutureExt;
 use reqwest::{
     Method, RequestBuilder, StatusCode,
     header::{HeaderMap, HeaderValue},
@@ -14,8 +15,7 @@ use shop_api::{
     config::{Cli, Command, Config},
 };
 use shop_domain::{id::ProductId, stock::StockKey};
-use shop_harness::Servers;
-use shop_runtime::{clock::Clock, ids, shutdown::Shutdown};
+use shop_runtime::{clock::Clock, ids, queue::Queue, shutdown::Shutdown};
 use shop_store::{
     Store,
     stock::{Cause, Crossing, Movement},
@@ -32,6 +32,7 @@ pub struct Shop {
     pub base: String,
     pub ops: String,
     pub store: Store,
+    pub queue: Queue,
     pub client: reqwest::Client,
     pub shutdown: Shutdown,
     pub clock: Clock,
@@ -116,21 +117,37 @@ fn keys_file() -> tempfile::TempDir {
     folder
 }
 
-impl Shop {
-    /// A shop with the documentation's two products in stock at "bangalore" (10 each), and a staff account.
-    pub async fn open() -> Self {
-        Self::open_with(|_| {}).await
-    }
+/// Runs a test in a shop with the documentation's two products in stock at "bangalore" (10 each), and a staff account.
+pub async fn with_shop(test: impl AsyncFnOnce(&Shop)) {
+    with_shop_of(|_| {}, test).await;
+}
 
-    pub async fn open_with(change: impl FnOnce(&mut Args)) -> Self {
-        let (keys, servers) = (keys_file(), Servers::from_environment().unwrap());
+/// Runs a test in such a shop whose service has other flags. The service ends with the test, whatever happens.
+pub async fn with_shop_of(change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
+    let ran = shop_harness::with_shop(async |ground| {
+        let shop = Box::pin(Shop::open(&ground, change)).await;
+        let outcome = AssertUnwindSafe(test(&shop)).catch_unwind().await;
+        shop.shutdown.drain();
+        let ended = shop.shutdown.wait(Duration::from_secs(20)).await;
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(ended, "the service did not end");
+        Ok(())
+    });
+    ran.await.unwrap();
+}
+
+impl Shop {
+    async fn open(ground: &shop_harness::Shop, change: impl FnOnce(&mut Args)) -> Self {
+        let (keys, servers) = (keys_file(), &ground.servers);
         let mut args = Args(BTreeMap::new());
         args.set("--mongodb-uri", servers.mongodb_uri.expose_secret())
-            .set("--mongodb-database", random_name("api_test_"))
+            .set("--mongodb-database", &ground.name)
             .set("--redis-url", servers.redis_url.expose_secret())
-            .set("--queue-name", random_name("api-test-"))
-            .set("--sqs-endpoint", servers.sqs_endpoint)
-            .set("--ses-endpoint", servers.ses_endpoint)
+            .set("--queue-name", &ground.name)
+            .set("--sqs-endpoint", &servers.sqs_endpoint)
+            .set("--ses-endpoint", &servers.ses_endpoint)
             .set("--mail-from", "shop@example.com")
             .set("--http-addr", "127.0.0.1:0")
             .set("--metrics-addr", "127.0.0.1:0")
@@ -142,19 +159,15 @@ impl Shop {
             .set("--drain-seconds", "0")
             .set("--log-level", "warn");
         change(&mut args);
-        let config = args.config();
-        let store = Store::connect(&config.store.mongodb_uri, &config.store.mongodb_database).await.unwrap();
         let (clock, shutdown) = (Clock::system(), Shutdown::manual());
-        let reachable = tokio::time::timeout(Duration::from_secs(10), store.migrate()).await;
-        let running =
-            app::start(config, Surroundings { clock: clock.clone(), shutdown: shutdown.clone() }).await.unwrap();
+        let surroundings = Surroundings { clock: clock.clone(), shutdown: shutdown.clone() };
+        let running = app::start(args.config(), surroundings).await.unwrap();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let Running { http_addr, ops_addr, .. } = running;
         let (base, ops) = (format!("http://{http_addr}"), format!("http://{ops_addr}"));
-        let shop = Self { base, ops, store, client, shutdown, clock, args, _keys: keys };
-        if matches!(reachable, Ok(Ok(()))) {
-            shop.fill().await;
-        }
+        let (store, queue) = (ground.store.clone(), ground.queue.clone());
+        let shop = Self { base, ops, store, queue, client, shutdown, clock, args, _keys: keys };
+        shop.fill().await;
         shop
     }
 
@@ -257,12 +270,6 @@ impl Shop {
         let request = request.header("content-type", "application/json").body(body.to_owned());
         let key = key.map(|key| HeaderValue::from_bytes(key.as_bytes()).unwrap());
         send(if let Some(key) = key { request.header("Idempotency-Key", key) } else { request }).await
-    }
-
-    pub async fn close(self) {
-        self.store.drop_database().await.unwrap();
-        self.shutdown.drain();
-        assert!(self.shutdown.wait(Duration::from_secs(20)).await, "the service did not end");
     }
 }
 

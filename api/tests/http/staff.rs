@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::shop::{MOUSE, STAFF, Shop, bearer, eventually, send};
+use crate::shop::{MOUSE, STAFF, bearer, eventually, send, with_shop};
 
 const UNKNOWN: &str = "0123456789abcdef01234567";
 
@@ -33,39 +33,42 @@ fn signed_in_routes() -> [(Method, String); 5] {
 
 #[tokio::test]
 async fn staff_routes_are_for_staff() {
-    let shop = Shop::open().await;
-    let (customer, staff) = (shop.customer().await, shop.staff().await);
-    for (method, path, body, for_staff) in staff_routes() {
-        let call = |token: &str| {
-            let request = bearer(shop.request(method.clone(), &path), token);
-            send(if body.is_null() { request } else { request.json(&body) })
-        };
-        assert_eq!(call("").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
-        assert_eq!(call("nonsense").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
-        assert_eq!(call(&customer).await.problem(), (403, "forbidden".into()), "{method} {path}");
-        assert_eq!(call(&staff).await.status, for_staff, "{method} {path}");
-    }
-    shop.close().await;
+    with_shop(async |shop| {
+        let (customer, staff) = (shop.customer().await, shop.staff().await);
+        for (method, path, body, for_staff) in staff_routes() {
+            let call = |token: &str| {
+                let request = bearer(shop.request(method.clone(), &path), token);
+                send(if body.is_null() { request } else { request.json(&body) })
+            };
+            assert_eq!(call("").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
+            assert_eq!(call("nonsense").await.problem(), (401, "unauthenticated".into()), "{method} {path}");
+            assert_eq!(call(&customer).await.problem(), (403, "forbidden".into()), "{method} {path}");
+            assert_eq!(call(&staff).await.status, for_staff, "{method} {path}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_role_is_checked_before_the_body() {
-    let shop = Shop::open().await;
-    let customer = shop.customer().await;
-    let request = |token: &str| bearer(shop.request(Method::POST, "/products"), token).body("{");
-    assert_eq!(send(request("")).await.problem(), (401, "unauthenticated".into()));
-    assert_eq!(send(request(&customer)).await.problem(), (403, "forbidden".into()));
-    shop.close().await;
+    with_shop(async |shop| {
+        let customer = shop.customer().await;
+        let request = |token: &str| bearer(shop.request(Method::POST, "/products"), token).body("{");
+        assert_eq!(send(request("")).await.problem(), (401, "unauthenticated".into()));
+        assert_eq!(send(request(&customer)).await.problem(), (403, "forbidden".into()));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn personal_routes_need_a_token() {
-    let shop = Shop::open().await;
-    for (method, path) in signed_in_routes() {
-        let answer = send(shop.request(method.clone(), &path)).await;
-        assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{method} {path}");
-    }
-    shop.close().await;
+    with_shop(async |shop| {
+        for (method, path) in signed_in_routes() {
+            let answer = send(shop.request(method.clone(), &path)).await;
+            assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{method} {path}");
+        }
+    })
+    .await;
 }
 
 /// Every operation of the document is in one of the tables, or open to anyone.
@@ -97,41 +100,43 @@ fn the_tables_are_complete() {
 
 #[tokio::test]
 async fn the_configured_password_wins_and_ends_sessions() {
-    let shop = Shop::open().await;
-    let token = shop.staff().await;
-    // The same password again: sessions go on.
-    shop.replica(|_| {}).await;
-    assert_eq!(shop.get("/inventory/movements", &token).await.status, 200);
-    // Another password.
-    shop.replica(|args| {
-        args.set("--staff-password", "a new password");
+    with_shop(async |shop| {
+        let token = shop.staff().await;
+        // The same password again: sessions go on.
+        shop.replica(|_| {}).await;
+        assert_eq!(shop.get("/inventory/movements", &token).await.status, 200);
+        // Another password.
+        shop.replica(|args| {
+            args.set("--staff-password", "a new password");
+        })
+        .await;
+        eventually("the new password", || async {
+            Some(shop.login(STAFF.0, "a new password").await).filter(|answer| answer.status == 200)
+        })
+        .await;
+        assert_eq!(shop.login(STAFF.0, STAFF.1).await.status, 401);
+        eventually("the old session to end", || async {
+            Some(shop.get("/inventory/movements", &token).await).filter(|answer| answer.status == 401)
+        })
+        .await;
     })
     .await;
-    eventually("the new password", || async {
-        Some(shop.login(STAFF.0, "a new password").await).filter(|answer| answer.status == 200)
-    })
-    .await;
-    assert_eq!(shop.login(STAFF.0, STAFF.1).await.status, 401);
-    eventually("the old session to end", || async {
-        Some(shop.get("/inventory/movements", &token).await).filter(|answer| answer.status == 401)
-    })
-    .await;
-    shop.close().await;
 }
 
 #[tokio::test]
 async fn a_customer_whom_the_configuration_names_becomes_staff() {
-    let shop = Shop::open().await;
-    shop.register("boss@example.com").await;
-    shop.replica(|args| {
-        args.set("--staff-email", "Boss@example.com").set("--staff-password", "boss password");
+    with_shop(async |shop| {
+        shop.register("boss@example.com").await;
+        shop.replica(|args| {
+            args.set("--staff-email", "Boss@example.com").set("--staff-password", "boss password");
+        })
+        .await;
+        let login = eventually("the new role", || async {
+            Some(shop.login("boss@example.com", "boss password").await).filter(|answer| answer.status == 200)
+        })
+        .await;
+        let token = login.json()["accessToken"].as_str().unwrap().to_owned();
+        assert_eq!(shop.get("/auth/me", &token).await.json()["role"], "staff");
     })
     .await;
-    let login = eventually("the new role", || async {
-        Some(shop.login("boss@example.com", "boss password").await).filter(|answer| answer.status == 200)
-    })
-    .await;
-    let token = login.json()["accessToken"].as_str().unwrap().to_owned();
-    assert_eq!(shop.get("/auth/me", &token).await.json()["role"], "staff");
-    shop.close().await;
 }
