@@ -30,6 +30,10 @@ impl StockChange {
         for movement in &movements {
             *deltas.entry(movement.row.clone()).or_insert(0) += movement.delta;
         }
+        Self::of(stock, deltas, movements)
+    }
+
+    fn of(stock: &Stock, deltas: BTreeMap<StockKey, i64>, movements: Vec<Movement>) -> Self {
         let crossings = crossings(stock, &deltas);
         Self { deltas, movements, crossings }
     }
@@ -55,7 +59,8 @@ pub fn orders(pending: &[OrderDocument], stock: &Stock, entries: &[OutboxId], no
         }
         settlements.push(settlement(order, outcome, entry, now));
     }
-    OrderPlan { settlements, stock: StockChange::new(stock, movements) }
+    let deltas = allocation.taken.into_iter().map(|(row, units)| (row, -units)).collect();
+    OrderPlan { settlements, stock: StockChange::of(stock, deltas, movements) }
 }
 
 fn settlement(order: &OrderDocument, outcome: Outcome, entry: &OutboxId, now: Timestamp) -> Settlement {

@@ -178,6 +178,7 @@ fn restrict(filter: &mut Document, viewer: &Viewer) {
 }
 
 fn settling(settlement: &Settlement) -> Result<bulk::Update, StoreError> {
+    debug_assert!(settlement.from.can_become(settlement.to), "{settlement:?}");
     let at = dates::bson(settlement.at);
     let mut set = doc! { "status": settlement.to.as_str(), "updatedAt": at };
     let mut history = doc! { "status": settlement.to.as_str(), "at": at };

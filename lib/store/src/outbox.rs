@@ -38,16 +38,6 @@ pub enum MailKind {
     Cancellation,
 }
 
-impl From<MailKind> for OutboxKind {
-    fn from(kind: MailKind) -> Self {
-        match kind {
-            MailKind::Confirmation => Self::ConfirmationMail,
-            MailKind::Failure => Self::FailureMail,
-            MailKind::Cancellation => Self::CancellationMail,
-        }
-    }
-}
-
 impl OutboxKind {
     fn mail(self) -> Option<MailKind> {
         match self {
