@@ -14,6 +14,6 @@ pub mod relay;
 pub mod router;
 mod routes;
 mod server;
-mod service;
+pub mod service;
 pub mod sweeper;
 pub mod tokens;

@@ -109,26 +109,41 @@ impl Accounts {
     /// Makes the configured staff account what the configuration says. A changed password ends its sessions.
     pub async fn ensure_staff(&self, staff: &StaffAccount) -> Result<(), StaffError> {
         let email = Email::parse(&staff.email)?;
-        let known = self.store.users.find_by_email(email.as_str()).await.map_err(AccountError::from)?;
-        if let Some(user) = known.filter(|user| user.role == Role::Staff) {
-            let stored = Some(user.password_hash);
-            let verdict = self.passwords.verify(staff.password.clone(), stored).await.map_err(AccountError::from)?;
-            if verdict != Verdict::Wrong {
+        loop {
+            let known = self.store.users.find_by_email(email.as_str()).await.map_err(AccountError::from)?;
+            if self.is_staff_with(known.as_ref(), &staff.password).await? {
                 return Ok(());
             }
+            // Replicas start together: the one that comes second looks again, and finds what the first has set.
+            let Some(user) = self.put_staff(&email, &staff.password, known).await? else { continue };
+            let ended = self.sessions.revoke_all(&user).await.map_err(AccountError::from)?;
+            tracing::info!(%user, sessions_ended = ended, "staff account set from the configuration");
+            return Ok(());
         }
-        let account = self.new_user(&email, staff.password.clone(), Role::Staff).await?;
-        let put = self.put_staff(&account).await?;
-        let ended = self.sessions.revoke_all(&put.id).await.map_err(AccountError::from)?;
-        tracing::info!(user = %put.id, sessions_ended = ended, "staff account set from the configuration");
-        Ok(())
     }
 
-    /// Replicas start together: the one that comes second finds the account of the first.
-    async fn put_staff(&self, account: &User) -> Result<User, AccountError> {
-        match self.store.users.put_staff(account).await {
-            Err(StoreError::Duplicate(_)) => Ok(self.store.users.put_staff(account).await?),
-            other => Ok(other?),
+    async fn is_staff_with(&self, known: Option<&User>, password: &SecretString) -> Result<bool, AccountError> {
+        let Some(user) = known.filter(|user| user.role == Role::Staff) else { return Ok(false) };
+        let verdict = self.passwords.verify(password.clone(), Some(user.password_hash.clone())).await?;
+        Ok(verdict != Verdict::Wrong)
+    }
+
+    /// Makes or changes the account, if it is still as it was read. None when somebody else was faster.
+    async fn put_staff(
+        &self,
+        email: &Email,
+        password: &SecretString,
+        known: Option<User>,
+    ) -> Result<Option<UserId>, AccountError> {
+        let new = self.new_user(email, password.clone(), Role::Staff).await?;
+        if let Some(user) = known {
+            let made = self.store.users.make_staff(&user, &new.password_hash).await?;
+            return Ok(made.then_some(user.id));
+        }
+        match self.store.users.create(&new).await {
+            Ok(()) => Ok(Some(new.id)),
+            Err(StoreError::Duplicate(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,7 +1,15 @@
 //! Who may not call what, and the staff account that the configuration names.
 
+use jiff::SignedDuration;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shop_api::{
+    config::StaffAccount,
+    keys::Keys,
+    passwords::Passwords,
+    service::{accounts::Accounts, sessions::Sessions},
+    tokens::Tokens,
+};
 
 use crate::shop::{MOUSE, STAFF, bearer, eventually, send, with_shop};
 
@@ -137,6 +145,28 @@ async fn a_customer_whom_the_configuration_names_becomes_staff() {
         .await;
         let token = login.json()["accessToken"].as_str().unwrap().to_owned();
         assert_eq!(shop.get("/auth/me", &token).await.json()["role"], "staff");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_leave_each_others_staff_signed_in() {
+    with_shop(async |shop| {
+        let config = shop.args.config();
+        let keys = Keys::load(&config.auth.auth_keys_file).await.unwrap();
+        let staff = StaffAccount { email: "boss@example.com".into(), password: "boss password".to_owned().into() };
+        let replica = async || {
+            let tokens = Tokens::new(keys.clone(), SignedDuration::from_mins(15));
+            let sessions = Sessions::new(shop.store.clone(), tokens, shop.clock.clone());
+            let passwords = Passwords::for_this_machine();
+            let accounts = Accounts::new(shop.store.clone(), sessions, passwords, shop.clock.clone());
+            accounts.ensure_staff(&staff).await.unwrap();
+            accounts.login(&staff.email, staff.password.clone()).await.unwrap().access
+        };
+        let (one, two, three) = tokio::join!(replica(), replica(), replica());
+        for token in [one, two, three] {
+            assert_eq!(shop.get("/auth/me", &token).await.status, 200);
+        }
     })
     .await;
 }

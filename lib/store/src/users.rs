@@ -3,11 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use mongodb::{
-    Collection, Database, IndexModel,
-    bson::doc,
-    options::{IndexOptions, ReturnDocument},
-};
+use mongodb::{Collection, Database, IndexModel, bson::doc, options::IndexOptions};
 use serde::{Deserialize, Serialize};
 use shop_domain::{account::Role, id::UserId};
 
@@ -67,16 +63,11 @@ impl Users {
         Ok(())
     }
 
-    /// Makes the account with this address a staff account with this password; makes it where there is none.
-    /// `Duplicate` when another replica made it at the same moment: call again.
-    pub async fn put_staff(&self, account: &User) -> Result<User, StoreError> {
-        let change = doc! {
-            "$set": { "role": Role::Staff.as_str(), "passwordHash": &account.password_hash },
-            "$setOnInsert": { "_id": account.id.as_str(), "createdAt": dates::bson(account.created_at) },
-        };
-        let put = self.collection.find_one_and_update(doc! { "email": &account.email }, change);
-        let put = put.upsert(true).return_document(ReturnDocument::After).await?;
-        Ok(put.unwrap_or_else(|| account.clone()))
+    /// Makes an account a staff account with this password. False when its password is no longer the one that was read.
+    pub async fn make_staff(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
+        let unchanged = doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash };
+        let change = doc! { "$set": { "role": Role::Staff.as_str(), "passwordHash": hash } };
+        Ok(self.collection.update_one(unchanged, change).await?.matched_count == 1)
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {

@@ -7,3 +7,4 @@ mod orders;
 mod outbox;
 mod stock;
 mod unfinished;
+mod users;
