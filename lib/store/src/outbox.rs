@@ -1,10 +1,9 @@
 //! The outboxes inside `orders` and `adjustments`: what still has to be sent, claimed and removed entry by entry.
 //! An entry is removed only by its own id and claim, so a late clear can never erase a newer one.
 
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
-    Collection, Database, IndexModel,
+    Collection, Cursor, Database, IndexModel,
     bson::{Bson, Document, doc},
     options::IndexOptions,
 };
@@ -237,27 +236,41 @@ impl Outbox {
         let now = dates::bson(taking.now);
         let kinds: Vec<&str> = kinds.to_vec();
         let due = doc! { "outbox": { "$elemMatch": { "kind": { "$in": &kinds }, "dueAt": { "$lte": now } } } };
-        let holders: Vec<Holder> = self
-            .collection(collection)
+        let holders = self
+            .collection::<Holder>(collection)
             .find(due)
             .projection(doc! { "outbox": 1 })
             .sort(doc! { "outbox.dueAt": 1 })
             .limit(taking.limit)
-            .await?
-            .try_collect()
             .await?;
+        let holders = readable(holders).await?;
         let marks = holders.iter().flat_map(|holder| marks(holder, &kinds, taking)).collect::<Vec<_>>();
         if marks.is_empty() || bulk::run(&self.database, collection, marks).await? == 0 {
             return Ok(Vec::new());
         }
         let ids: Vec<Bson> = holders.into_iter().map(|holder| holder.id.into()).collect();
         let marked = doc! { "_id": { "$in": ids }, "outbox.claim": taking.claim.as_str() };
-        Ok(self.collection(collection).find(marked).await?.try_collect().await?)
+        readable(self.collection(collection).find(marked).await?).await
     }
 
     fn collection<D: Send + Sync>(&self, name: &str) -> Collection<D> {
         self.database.collection(name)
     }
+}
+
+/// Reads each document by itself: one that cannot be read is logged and left out, so that it holds up no other.
+async fn readable<D: DeserializeOwned>(mut cursor: Cursor<D>) -> Result<Vec<D>, StoreError> {
+    let mut documents = Vec::new();
+    while cursor.advance().await? {
+        match cursor.deserialize_current() {
+            Ok(document) => documents.push(document),
+            Err(error) => {
+                let id = cursor.current().get_str("_id").unwrap_or("unknown");
+                tracing::error!(id, %error, "a stored document cannot be read: nothing is sent for it");
+            }
+        }
+    }
+    Ok(documents)
 }
 
 fn marks<'a>(holder: &'a Holder, kinds: &'a [&str], taking: &'a Taking) -> impl Iterator<Item = bulk::Update> + 'a {

@@ -136,3 +136,22 @@ async fn a_mail_is_taken_apart_from_messages_and_recorded_when_sent() -> anyhow:
     })
     .await
 }
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_holds_up_no_other_mail() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (spoiled, sound) = (accepted(&shop).await?.0, accepted(&shop).await?.0);
+        for id in [&spoiled.id, &sound.id] {
+            let mail = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::FailureMail, now());
+            let (from, to) = (Status::Pending, Status::Failed);
+            let (reason, shortages, outbox) = (None, Vec::new(), vec![mail]);
+            let settlement = Settlement { id: id.clone(), from, to, reason, shortages, outbox, at: now() };
+            assert!(shop.store.orders.settle(&settlement).await?);
+        }
+        shop.spoil(&spoiled.id).await?;
+        let mails = shop.store.outbox.take_mails(&taking(later(1))?).await?;
+        assert_eq!(mails.iter().map(|mail| &mail.order.id).collect::<Vec<_>>(), [&sound.id]);
+        Ok(())
+    })
+    .await
+}
