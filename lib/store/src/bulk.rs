@@ -2,7 +2,8 @@
 
 use mongodb::{
     Database,
-    bson::{Bson, Document, doc},
+    bson::{Bson, Document, deserialize_from_document, doc},
+    error::{Error, ErrorKind, WriteConcernError, WriteFailure},
 };
 
 use crate::{StoreError, transaction::Transaction};
@@ -65,6 +66,47 @@ fn matched(reply: &Document) -> Result<u64, StoreError> {
         let message = failure.get_str("errmsg").unwrap_or("no message").to_owned();
         return Err(StoreError::WriteRefused { code, message });
     }
+    if let Ok(failure) = reply.get_document("writeConcernError") {
+        return Err(unacknowledged(failure.clone()).into());
+    }
     let n = reply.get("n").and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from))).unwrap_or_default();
     Ok(u64::try_from(n).unwrap_or_default())
+}
+
+/// The error that the driver makes of the same reply to a single write.
+fn unacknowledged(failure: Document) -> Error {
+    match deserialize_from_document::<WriteConcernError>(failure) {
+        Ok(failure) => ErrorKind::Write(WriteFailure::WriteConcernError(failure)).into(),
+        Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matched_documents_are_counted() {
+        assert_eq!(matched(&doc! { "ok": 1, "n": 2, "nModified": 1 }).unwrap(), 2);
+        assert_eq!(matched(&doc! { "ok": 1, "n": 2_i64 }).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_refused_write_is_a_failure() {
+        let reply = doc! { "ok": 1, "n": 0, "writeErrors": [{ "index": 0, "code": 121, "errmsg": "invalid" }] };
+        let refused = matched(&reply).unwrap_err();
+        assert!(
+            matches!(refused, StoreError::WriteRefused { code: 121, .. }) && !refused.is_transient(),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_write_that_the_majority_does_not_acknowledge_may_be_tried_again() {
+        let timeout =
+            doc! { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" };
+        let reply = doc! { "ok": 1, "n": 1, "writeConcernError": timeout };
+        let unsure = matched(&reply).unwrap_err();
+        assert!(matches!(unsure, StoreError::Unavailable(_)) && unsure.is_transient(), "{unsure:?}");
+    }
 }

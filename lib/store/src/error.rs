@@ -5,7 +5,8 @@ use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No usable server: wait until [`crate::Store::ping`] succeeds, then ask again.
+    /// No usable server, or a write that the majority did not acknowledge (it may have happened all the same):
+    /// wait until [`crate::Store::ping`] succeeds, then ask again.
     #[error("MongoDB cannot be reached")]
     Unavailable(#[source] Error),
     /// Another transaction touched the same documents: run the whole transaction again.
@@ -48,6 +49,7 @@ impl From<Error> for StoreError {
             | ErrorKind::ConnectionPoolCleared { .. }
             | ErrorKind::DnsResolve { .. }
             | ErrorKind::Authentication { .. }
+            | ErrorKind::Write(WriteFailure::WriteConcernError(_))
             | ErrorKind::Shutdown => Self::Unavailable(error),
             _ if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => Self::Conflict(error),
             _ if is_duplicate(&error) => Self::Duplicate(error),
