@@ -58,7 +58,7 @@ pub struct StoreConfig {
     /// `redis://:password@host:6379` (optional: caches only).
     #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
-    /// A level, or directives such as `info,shop_api=debug`.
+    /// A level for the shop's own code, or directives such as `info,shop_api=debug`.
     #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 }

@@ -32,10 +32,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub enum KeysError {
     #[error("cannot read the token keys from {path}; SHOP_AUTH_KEYS_FILE must name a readable file")]
     Read { path: PathBuf, source: std::io::Error },
+    /// Without the parser's own words: they may repeat a key.
     #[error(
-        "the token keys file must look like {{\"signing\":\"k1\",\"keys\":{{\"k1\":\"<base64 of 32 random bytes>\"}}}}"
+        "the token keys file must look like {{\"signing\":\"k1\",\"keys\":{{\"k1\":\"<base64 of 32 random bytes>\"}}}}; \
+         it does not at line {line}, column {column}"
     )]
-    Format(#[source] serde_json::Error),
+    Format { line: usize, column: usize },
     #[error("token key {kid:?} {fault}; make a new one with `openssl rand -base64 32`")]
     WeakKey { kid: String, fault: &'static str },
     #[error("the token keys file signs with {signing:?}, which is not among its keys")]
@@ -64,7 +66,8 @@ impl fmt::Debug for KeyRing {
 impl KeyRing {
     /// Reads and checks the content of a keys file.
     pub fn parse(json: &str) -> Result<Self, KeysError> {
-        let file: KeysFile = serde_json::from_str(json).map_err(KeysError::Format)?;
+        let file: KeysFile = serde_json::from_str(json)
+            .map_err(|error| KeysError::Format { line: error.line(), column: error.column() })?;
         let keys = file.keys.into_iter().map(|(kid, text)| {
             let key = parse_key(&text).map_err(|fault| KeysError::WeakKey { kid: kid.clone(), fault })?;
             Ok((kid, key))
@@ -207,6 +210,16 @@ pub mod tests {
     fn a_bad_file_says_what_is_wrong(#[case] json: &str, #[case] message: &str) {
         let error = KeyRing::parse(json).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
+    }
+
+    #[rstest]
+    #[case(r#"{"signing":"k1","keys":"hush"}"#, "line 1, column 29")]
+    #[case("{\n\"signing\":\"k1\",\"hush\":1}", "line 2, column 21")]
+    #[case(r#"{"signing":"k1","keys":{"k1":["hush"]}}"#, "line 1, column 29")]
+    fn a_misplaced_key_is_not_repeated(#[case] json: &str, #[case] place: &str) {
+        let error = KeyRing::parse(json).unwrap_err();
+        let shown = format!("{} {error:?}", telemetry::chain(&error));
+        assert!(shown.contains(place) && !shown.contains("hush"), "{shown}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Config {
     queue: QueueConfig,
     #[arg(long, env = "SHOP_METRICS_ADDR", value_name = "SHOP_METRICS_ADDR", default_value = "0.0.0.0:9090")]
     pub metrics_addr: SocketAddr,
-    /// A level, or directives such as `info,shop_worker=debug`.
+    /// A level for the shop's own code, or directives such as `info,shop_worker=debug`.
     #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
     /// Messages in work at once.

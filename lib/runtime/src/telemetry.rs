@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// How every crate's name of ours begins.
+const OURS: &str = "shop_";
 
 #[derive(Debug, thiserror::Error)]
 #[error("{level:?} is no log level: use error, warn, info, debug, trace, or directives such as info,shop_api=debug")]
@@ -10,9 +13,10 @@ pub struct InvalidLogLevel {
     level: String,
 }
 
-/// Starts logging at `level` (a level or `EnvFilter` directives). Text on a terminal, JSON otherwise. Call once.
+/// Starts logging at `level`: a level for our own crates, or `EnvFilter` directives. Text on a terminal, JSON otherwise.
+/// Call once.
 pub fn init(level: &str) -> Result<(), InvalidLogLevel> {
-    let filter = EnvFilter::try_new(level).map_err(|_| InvalidLogLevel { level: level.to_owned() })?;
+    let filter = EnvFilter::try_new(directives(level)).map_err(|_| InvalidLogLevel { level: level.to_owned() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
     // A second call keeps the first subscriber: tests start several services in one process.
     let _already_started = if std::io::stdout().is_terminal() {
@@ -21,6 +25,14 @@ pub fn init(level: &str) -> Result<(), InvalidLogLevel> {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     };
     Ok(())
+}
+
+/// What other crates say below `info` may hold tokens and addresses: a bare level makes only our own say more.
+fn directives(level: &str) -> String {
+    match level.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("{},{OURS}={level}", level.min(LevelFilter::INFO)),
+        Err(_) => level.to_owned(),
+    }
 }
 
 /// An error with everything that caused it, in one line.
@@ -40,7 +52,32 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+    use tracing::{Level, enabled, subscriber::with_default};
+    use tracing_subscriber::{layer::SubscriberExt, registry};
+
     use super::*;
+
+    #[rstest]
+    #[case("info", "info,shop_=info")]
+    #[case("DEBUG", "info,shop_=debug")]
+    #[case("trace\n", "info,shop_=trace")]
+    #[case("warn", "warn,shop_=warn")]
+    #[case("off", "off,shop_=off")]
+    #[case("info,hyper=debug", "info,hyper=debug")]
+    fn a_bare_level_is_for_our_own_crates(#[case] level: &str, #[case] expected: &str) {
+        assert_eq!(directives(level), expected);
+    }
+
+    #[test]
+    fn others_stay_quiet_when_ours_say_more() {
+        let filter = EnvFilter::try_new(directives("trace")).unwrap();
+        with_default(registry().with(filter), || {
+            assert!(enabled!(target: "shop_api::relay", Level::TRACE));
+            assert!(enabled!(target: "hyper::proto", Level::INFO));
+            assert!(!enabled!(target: "hyper::proto", Level::DEBUG));
+        });
+    }
 
     #[test]
     fn a_bad_level_is_named() {

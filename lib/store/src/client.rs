@@ -46,13 +46,13 @@ impl fmt::Debug for Store {
 impl Store {
     /// Prepares the client without waiting for the server. Writes are acknowledged by the majority, from its journal.
     pub async fn connect(uri: &SecretString, database: &str) -> Result<Self, StoreError> {
-        let mut options = ClientOptions::parse(uri.expose_secret()).await.map_err(StoreError::InvalidUri)?;
+        let mut options = ClientOptions::parse(uri.expose_secret()).await.map_err(|_| StoreError::InvalidUri)?;
         options.app_name.get_or_insert_with(|| "xhipment".to_owned());
         options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         options.connect_timeout.get_or_insert(CONNECT);
         options.write_concern = Some(durable());
         options.read_concern = Some(ReadConcernLevel::Majority.into());
-        let client = Client::with_options(options).map_err(StoreError::InvalidUri)?;
+        let client = Client::with_options(options).map_err(|_| StoreError::InvalidUri)?;
         Ok(Self::new(&client.database(database)))
     }
 
@@ -100,4 +100,25 @@ impl Store {
 
 fn durable() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(10)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("mongodb://shop:hu/sh@host/")]
+    #[case("mongodb://shop:hu@sh:hush@host/")]
+    #[case("mongodb://shop:100%hush@host/")]
+    #[case("mongodb://shop@host:hush/")]
+    #[case("hush")]
+    #[tokio::test]
+    async fn a_wrong_connection_string_is_not_repeated(#[case] uri: &str) {
+        let error = Store::connect(&uri.to_owned().into(), "x").await.unwrap_err();
+        assert!(matches!(error, StoreError::InvalidUri), "{error:?}");
+        let shown = format!("{error} {error:?} {}", shop_runtime::telemetry::chain(&error));
+        assert!(shown.contains("SHOP_MONGODB_URI") && !shown.contains("hu"), "{shown}");
+    }
 }

@@ -27,9 +27,11 @@ pub enum StoreError {
     /// Some writes of a command were refused by the server.
     #[error("MongoDB refused a write: {message} (code {code})")]
     WriteRefused { code: i32, message: String },
-    /// The connection string or another setting cannot be used.
-    #[error("SHOP_MONGODB_URI is no usable MongoDB connection string")]
-    InvalidUri(#[source] Error),
+    /// The connection string cannot be used. Without the driver's own words: they may repeat a part of the password.
+    #[error(
+        "SHOP_MONGODB_URI is no usable MongoDB connection string; in user and password, `:/?#[]@%` must be encoded"
+    )]
+    InvalidUri,
 }
 
 const DUPLICATE_KEY: i32 = 11_000;
