@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use shop_domain::money::Currency;
-use shop_runtime::queue::QueueAddress;
+use shop_runtime::{
+    parsers::{secret_line, trimmed, trimmed_secret},
+    queue::QueueAddress,
+};
 
 /// What the process was asked to do.
 #[derive(Debug, Clone, Parser)]
@@ -51,12 +54,14 @@ pub struct Config {
 #[derive(Debug, Clone, Args)]
 pub struct StoreConfig {
     /// `mongodb://user:password@host:27017/?replicaSet=…`
-    #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true)]
+    #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true,
+          value_parser = trimmed_secret)]
     pub mongodb_uri: SecretString,
     #[arg(long, env = "SHOP_MONGODB_DATABASE", value_name = "SHOP_MONGODB_DATABASE", default_value = "xhipment")]
     pub mongodb_database: String,
     /// `redis://:password@host:6379` (optional: caches only).
-    #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
+    #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true,
+          value_parser = trimmed_secret)]
     redis_url: Option<SecretString>,
     /// A level for the shop's own code, or directives such as `info,shop_api=debug`.
     #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
@@ -65,13 +70,13 @@ pub struct StoreConfig {
 
 #[derive(Debug, Clone, Args)]
 pub struct QueueConfig {
-    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL")]
+    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL", value_parser = trimmed)]
     queue_url: Option<String>,
-    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME")]
+    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME", value_parser = trimmed)]
     queue_name: Option<String>,
     #[arg(long, env = "SHOP_SQS_REGION", value_name = "SHOP_SQS_REGION", default_value = "ap-south-1")]
     pub sqs_region: String,
-    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT")]
+    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT", value_parser = trimmed)]
     sqs_endpoint: Option<String>,
 }
 
@@ -79,7 +84,7 @@ pub struct QueueConfig {
 pub struct MailConfig {
     #[arg(long, env = "SHOP_SES_REGION", value_name = "SHOP_SES_REGION", default_value = "ap-south-1")]
     pub ses_region: String,
-    #[arg(long, env = "SHOP_SES_ENDPOINT", value_name = "SHOP_SES_ENDPOINT")]
+    #[arg(long, env = "SHOP_SES_ENDPOINT", value_name = "SHOP_SES_ENDPOINT", value_parser = trimmed)]
     ses_endpoint: Option<String>,
     /// Sender of all mails; verified in SES.
     #[arg(long, env = "SHOP_MAIL_FROM", value_name = "SHOP_MAIL_FROM")]
@@ -122,9 +127,10 @@ pub struct AuthConfig {
     #[arg(long, env = "SHOP_ACCESS_TOKEN_MINUTES", value_name = "SHOP_ACCESS_TOKEN_MINUTES", default_value = "15",
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub access_token_minutes: u32,
-    #[arg(long, env = "SHOP_STAFF_EMAIL", value_name = "SHOP_STAFF_EMAIL")]
+    #[arg(long, env = "SHOP_STAFF_EMAIL", value_name = "SHOP_STAFF_EMAIL", value_parser = trimmed)]
     staff_email: Option<String>,
-    #[arg(long, env = "SHOP_STAFF_PASSWORD", value_name = "SHOP_STAFF_PASSWORD", hide_env_values = true)]
+    #[arg(long, env = "SHOP_STAFF_PASSWORD", value_name = "SHOP_STAFF_PASSWORD", hide_env_values = true,
+          value_parser = secret_line)]
     staff_password: Option<SecretString>,
     #[arg(long, env = "SHOP_PASSWORD_MIN_LENGTH", value_name = "SHOP_PASSWORD_MIN_LENGTH", default_value = "6",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -380,6 +386,31 @@ mod tests {
         let config = read(&["--trusted-proxies", "10.0.0.0/8, 192.168.1.1", "--redis-url", ""]).unwrap();
         assert_eq!(config.http.trusted_proxies().len(), 2);
         assert!(config.store.redis_url().is_none());
+    }
+
+    #[test]
+    fn line_ends_of_a_secret_are_no_part_of_it() {
+        let config = read(&[
+            "--mongodb-uri",
+            "mongodb://h/\n",
+            "--redis-url",
+            "redis://h\r\n",
+            "--queue-name",
+            "orders.fifo\n",
+            "--sqs-endpoint",
+            " \n",
+            "--staff-email",
+            "boss@example.com\n",
+            "--staff-password",
+            "two words \n",
+        ])
+        .unwrap();
+        assert_eq!(config.store.mongodb_uri.expose_secret(), "mongodb://h/");
+        assert_eq!(config.store.redis_url().unwrap().expose_secret(), "redis://h");
+        assert_eq!(config.queue.queue().unwrap(), QueueAddress::Name("orders.fifo".into()));
+        assert_eq!(config.queue.endpoint(), None);
+        let staff = config.auth.staff().unwrap().unwrap();
+        assert_eq!((staff.email.as_str(), staff.password.expose_secret()), ("boss@example.com", "two words "));
     }
 
     #[rstest]

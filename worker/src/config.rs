@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use secrecy::{ExposeSecret, SecretString};
-use shop_runtime::{aws::Service, queue::QueueAddress};
+use shop_runtime::{
+    aws::Service,
+    parsers::{trimmed, trimmed_secret},
+    queue::QueueAddress,
+};
 
 /// How long one receive waits for a message, as long as SQS allows.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
@@ -16,12 +20,14 @@ const HAND_BACK: Duration = Duration::from_secs(5);
 #[command(name = "shop-worker", version, about = "The queue worker of the shop")]
 pub struct Config {
     /// A connection string such as `mongodb://user:password@host:27017/?replicaSet=…`.
-    #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true)]
+    #[arg(long, env = "SHOP_MONGODB_URI", value_name = "SHOP_MONGODB_URI", hide_env_values = true,
+          value_parser = trimmed_secret)]
     pub mongodb_uri: SecretString,
     #[arg(long, env = "SHOP_MONGODB_DATABASE", value_name = "SHOP_MONGODB_DATABASE", default_value = "xhipment")]
     pub mongodb_database: String,
     /// A URL such as `redis://:password@host:6379`. Left out: no status cache.
-    #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true)]
+    #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true,
+          value_parser = trimmed_secret)]
     redis_url: Option<SecretString>,
     #[command(flatten)]
     queue: QueueConfig,
@@ -45,13 +51,13 @@ pub struct Config {
 
 #[derive(Debug, Clone, clap::Args)]
 struct QueueConfig {
-    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL")]
+    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL", value_parser = trimmed)]
     queue_url: Option<String>,
-    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME")]
+    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME", value_parser = trimmed)]
     queue_name: Option<String>,
     #[arg(long, env = "SHOP_SQS_REGION", value_name = "SHOP_SQS_REGION", default_value = "ap-south-1")]
     sqs_region: String,
-    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT")]
+    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT", value_parser = trimmed)]
     sqs_endpoint: Option<String>,
     /// How long a received message is hidden from other workers before it is extended.
     #[arg(long, env = "SHOP_SQS_VISIBILITY_SECONDS", value_name = "SHOP_SQS_VISIBILITY_SECONDS",
@@ -154,6 +160,16 @@ mod tests {
     #[case(&[], Err(ConfigError::Queue))]
     fn a_queue_has_one_address(#[case] args: &[&str], #[case] expected: Result<QueueAddress, ConfigError>) {
         assert_eq!(parse(args).queue(), expected);
+    }
+
+    #[test]
+    fn line_ends_of_a_secret_are_no_part_of_it() {
+        let config = parse(&["--redis-url", "redis://h\r\n", "--queue-url", "http://sqs/q\n", "--sqs-endpoint", " \n"]);
+        assert_eq!(config.redis_url().unwrap().expose_secret(), "redis://h");
+        assert_eq!(config.queue(), Ok(QueueAddress::Url("http://sqs/q".into())));
+        assert_eq!(config.sqs().endpoint, None);
+        let config = Config::try_parse_from(["shop-worker", "--mongodb-uri", "mongodb://h/\n"]).unwrap();
+        assert_eq!(config.mongodb_uri.expose_secret(), "mongodb://h/");
     }
 
     #[rstest]

@@ -1,4 +1,5 @@
-//! What every binary of the shop needs around its work: telemetry, shutdown, probes and metrics, AWS clients, time and ids.
+//! What every binary of the shop needs around its work: telemetry, shutdown, probes and metrics, AWS clients, settings, time
+//! and ids.
 //! Knows nothing of orders, MongoDB or Kubernetes.
 
 pub mod aws;
@@ -7,6 +8,7 @@ pub mod health;
 pub mod ids;
 pub mod metrics;
 pub mod ops;
+pub mod parsers;
 pub mod queue;
 pub mod shutdown;
 pub mod telemetry;
