@@ -4,6 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use aws_sdk_sqs::{
+    config::{Builder, retry::RetryConfig},
     error::BuildError,
     types::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
@@ -64,6 +65,7 @@ impl Inbox {
     }
 
     /// Waits up to 20 s for messages. Let it answer: dropping it strands the messages that it was about to bring.
+    /// One attempt only: a drain waits for it, and a second one may take as long again.
     pub async fn receive(&self, max: usize) -> Result<Vec<Delivery>, DeliveryError> {
         let request = self.queue.client().receive_message().queue_url(self.queue.url().await?);
         let answer = request
@@ -72,6 +74,8 @@ impl Inbox {
             .visibility_timeout(seconds(self.visibility))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .customize()
+            .config_override(Builder::new().retry_config(RetryConfig::disabled()))
             .send()
             .await
             .map_err(|error| DeliveryError::Request(error.into()))?;
@@ -176,6 +180,10 @@ pub fn back_off(receive_count: u32) -> Duration {
 #[cfg(test)]
 pub(crate) mod tests {
     use rstest::rstest;
+    use shop_runtime::{
+        aws::{self, Service},
+        queue::QueueAddress,
+    };
 
     use super::*;
 
@@ -202,6 +210,25 @@ pub(crate) mod tests {
             let delay = back_off(count);
             assert!((Duration::from_secs(least)..=Duration::from_secs(most)).contains(&delay), "{delay:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_receive_that_fails_is_not_repeated_by_the_client() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let hang_up = async {
+            let mut attempts = 0;
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), listener.accept()).await {
+                attempts += 1;
+            }
+            attempts
+        };
+        let service = Service { region: "x".into(), endpoint: Some(endpoint.clone()) };
+        let client = aws::sqs_with_key(&service, &"id".into(), &"key".into()).await;
+        let inbox = Inbox::new(Queue::new(client, QueueAddress::Url(endpoint)), Duration::from_secs(30));
+        let (received, attempts) = tokio::join!(inbox.receive(1), hang_up);
+        assert!(matches!(received, Err(DeliveryError::Request(_))), "{received:?}");
+        assert_eq!(attempts, 1);
     }
 
     #[test]
