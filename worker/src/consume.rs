@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shop_runtime::{health::Readiness, shutdown::Shutdown, telemetry::chain};
+use shop_runtime::{shutdown::Shutdown, telemetry::chain};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -11,14 +11,12 @@ use crate::batch::Workshop;
 
 /// What SQS hands out in one receive.
 const BATCH: u32 = 10;
-const GATE: &str = "queue";
 
 /// The receiving side of a worker.
 #[derive(Debug)]
 pub struct Consumer {
     pub workshop: Workshop,
     pub concurrency: u32,
-    pub readiness: Readiness,
     pub shutdown: Shutdown,
 }
 
@@ -49,17 +47,13 @@ impl Consumer {
 
     /// Waits until the queue can be used; a queue that is made later is found then.
     async fn queue_found(&self) {
-        self.readiness.close(GATE, "not reached yet");
         let mut failures = 0;
         while let Err(error) = self.workshop.inbox.queue().counts().await {
             failures += 1;
-            let why = chain(&error);
-            tracing::warn!(error = why, failures, "the queue cannot be used, trying again");
-            self.readiness.close(GATE, why);
+            tracing::warn!(error = chain(&error), failures, "the queue cannot be used, trying again");
             tokio::time::sleep(pause(failures)).await;
         }
         tracing::info!("the queue answers");
-        self.readiness.open(GATE);
     }
 
     /// Waits for MongoDB and for room for at least one message; takes what room there is, up to a full batch.

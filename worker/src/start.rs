@@ -63,7 +63,7 @@ pub async fn start(config: &Config, clock: Clock, shutdown: &Shutdown) -> Result
     };
     announce_drain(&readiness, shutdown);
     let concurrency = config.concurrency;
-    let consumer = Consumer { workshop, concurrency, readiness, shutdown: shutdown.clone() };
+    let consumer = Consumer { workshop, concurrency, shutdown: shutdown.clone() };
     shutdown.spawn(consumer.run());
     Ok(address)
 }
