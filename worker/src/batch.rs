@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use shop_store::order_cache::OrderCache;
 use tokio_util::sync::CancellationToken;
 
-use self::sort::sort_out;
+use self::{settle::Settled, sort::sort_out};
 use crate::{
     delivery::{Delivery, Inbox, Receipt},
     gate::Gate,
@@ -48,17 +48,23 @@ impl Workshop {
         let receipts: Vec<Receipt> = deliveries.iter().map(|delivery| delivery.receipt.clone()).collect();
         let started = Instant::now();
         let (jobs, strangers) = sort_out(deliveries);
-        let settled = tokio::select! {
-            settled = tokio::time::timeout(self.limits.max_processing, self.settle(&jobs)) => settled.ok(),
+        let mut settled = Settled::new();
+        let in_time = tokio::select! {
+            end = tokio::time::timeout(self.limits.max_processing, self.settle(&jobs, &mut settled)) => end.is_ok(),
             never = self.inbox.keep_hidden(&receipts) => match never {},
             () = self.deadline.cancelled() => return self.hand_back(&receipts).await,
         };
         held.worked();
-        match settled {
-            Some(settled) => self.conclude(&jobs, settled, started.elapsed()).await,
-            None => self.overran(&jobs).await,
+        if !in_time {
+            self.overran(&jobs, &mut settled);
         }
-        self.reject(&strangers).await;
+        let concluded = async {
+            self.conclude(&jobs, settled, started.elapsed()).await;
+            self.reject(&strangers).await;
+        };
+        if self.deadline.run_until_cancelled(concluded).await.is_none() {
+            self.hand_back(&receipts).await;
+        }
     }
 
     /// Leaves everything to another worker at once.

@@ -56,10 +56,11 @@ impl Consumer {
         tracing::info!("the queue answers");
     }
 
-    /// Waits for MongoDB and for room for at least one message; takes what room there is, up to a full batch.
+    /// Waits for room for at least one message and for MongoDB; takes what room there is, up to a full batch.
     async fn free_slots(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        self.workshop.gate.opened().await;
         let mut permits = Arc::clone(slots).acquire_owned().await.ok()?;
+        // Last: the batch that has just made room may have found that MongoDB is away.
+        self.workshop.gate.opened().await;
         for _ in 1..BATCH {
             let Ok(another) = Arc::clone(slots).try_acquire_owned() else { break };
             permits.merge(another);

@@ -23,10 +23,10 @@ impl Gate {
         gate
     }
 
-    /// Says that MongoDB could not be reached.
+    /// Says that MongoDB could not be reached, or seems to hang.
     pub fn close(&self) {
         if self.0.send_replace(false) {
-            tracing::warn!("MongoDB cannot be reached: no messages are received until it answers");
+            tracing::warn!("no messages are received until MongoDB answers");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Settles jobs in MongoDB: one transaction per batch of orders, one per adjustment or restock. One attempt each;
 //! whoever calls retries. Must never hold receipts, sleep or spawn.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use shop_domain::{
@@ -51,6 +51,8 @@ pub enum HandleError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Random(#[from] NoRandomness),
+    #[error("it took longer than {} s", .0.as_secs())]
+    Overran(Duration),
 }
 
 impl HandleError {

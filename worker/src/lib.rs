@@ -12,4 +12,5 @@ mod report;
 mod start;
 
 pub use config::Config;
+pub use consume::deadline;
 pub use start::{StartError, start};

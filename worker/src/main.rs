@@ -13,7 +13,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let config = Config::parse();
     telemetry::init(&config.log_level).context("SHOP_LOG_LEVEL")?;
     let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
-    let address = shop_worker::start(&config, Clock::system(), &shutdown).await?;
+    let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
+    let address = shop_worker::start(&config, Clock::system(), &shutdown, deadline).await?;
     tracing::info!(%address, concurrency = config.concurrency, "worker started");
 
     let finished = shutdown.wait(config.grace()).await;

@@ -16,11 +16,12 @@ use shop_store::{
     order_cache::OrderCache,
     redis_link::{InvalidRedisUrl, RedisLink},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::{Limits, Workshop},
     config::{Config, ConfigError},
-    consume::{Consumer, deadline},
+    consume::Consumer,
     delivery::Inbox,
     gate::Gate,
     handle::Handler,
@@ -41,8 +42,14 @@ pub enum StartError {
     Ops(#[from] OpsError),
 }
 
-/// Starts receiving. Returns the address of the operations port.
-pub async fn start(config: &Config, clock: Clock, shutdown: &Shutdown) -> Result<SocketAddr, StartError> {
+/// Starts receiving. Unfinished work is handed back when `deadline` is cancelled, see [`crate::deadline`].
+/// Returns the address of the operations port.
+pub async fn start(
+    config: &Config,
+    clock: Clock,
+    shutdown: &Shutdown,
+    deadline: CancellationToken,
+) -> Result<SocketAddr, StartError> {
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let limits = limits(config)?;
     let queue = Queue::new(aws::sqs(&config.sqs()).await, config.queue()?);
@@ -59,7 +66,7 @@ pub async fn start(config: &Config, clock: Clock, shutdown: &Shutdown) -> Result
         activity,
         metrics: WorkerMetrics::register(&metrics),
         limits,
-        deadline: deadline(shutdown, config.hand_back_after()),
+        deadline,
     };
     announce_drain(&readiness, shutdown);
     let concurrency = config.concurrency;

@@ -1,6 +1,6 @@
-//! A connection to a server that a test can cut and mend.
+//! A connection to a server that a test can cut, stall and mend.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, pin::pin};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,22 +15,30 @@ use tokio::{
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
-    whole: watch::Sender<bool>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Whole,
+    /// Connections stay, but nothing passes.
+    Stalled,
+    Cut,
 }
 
 impl Link {
     /// A link to `server` (`host:port`), whole at first.
     pub async fn to(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (address, (whole, state)) = (listener.local_addr()?, watch::channel(true));
+        let (address, (state, seen)) = (listener.local_addr()?, watch::channel(State::Whole));
         let (server, tasks) = (server.to_owned(), Shutdown::manual());
         let spawner = tasks.clone();
         tasks.spawn_detached(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                spawner.spawn_detached(carry(stream, server.clone(), state.clone()));
+                spawner.spawn_detached(carry(stream, server.clone(), seen.clone()));
             }
         });
-        Ok(Self { address, whole })
+        Ok(Self { address, state })
     }
 
     /// A link to the MongoDB at `uri`, and the connection string that goes through it.
@@ -52,21 +60,31 @@ impl Link {
 
     /// Ends all connections and lets no new ones through.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.state.send_replace(State::Cut);
     }
 
+    /// Lets nothing pass, in either direction, as if the server hung.
+    pub fn stall(&self) {
+        self.state.send_replace(State::Stalled);
+    }
+
+    /// Lets everything pass, also what was held up.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.state.send_replace(State::Whole);
     }
 }
 
-async fn carry(mut near: TcpStream, server: String, mut whole: watch::Receiver<bool>) {
-    if !*whole.borrow_and_update() {
-        return;
-    }
+async fn carry(mut near: TcpStream, server: String, mut state: watch::Receiver<State>) {
     let Ok(mut far) = TcpStream::connect(server).await else { return };
-    tokio::select! {
-        _ended = copy_bidirectional(&mut near, &mut far) => {}
-        _cut = whole.changed() => {}
+    let mut copying = pin!(copy_bidirectional(&mut near, &mut far));
+    loop {
+        let now = *state.borrow_and_update();
+        if matches!(now, State::Cut) {
+            return;
+        }
+        tokio::select! {
+            _ended = &mut copying, if matches!(now, State::Whole) => return,
+            changed = state.changed() => if changed.is_err() { return },
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The door to MongoDB: connection options and the collections. Knows no query but the ping.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use mongodb::{
     Client, Database,
@@ -18,6 +18,7 @@ use crate::{
 /// How long a request waits for a usable server before it fails.
 const SERVER_SELECTION: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(2);
+const PING: Duration = Duration::from_secs(5);
 
 /// All collections of one shop. Cheap to clone; clones share one connection pool.
 #[derive(Clone)]
@@ -74,9 +75,10 @@ impl Store {
         }
     }
 
-    /// One round trip to the primary.
+    /// One round trip to the primary, in at most 5 s: a server that hangs is as good as away.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.database.run_command(doc! { "ping": 1 }).await?;
+        let answer = tokio::time::timeout(PING, self.database.run_command(doc! { "ping": 1 })).await;
+        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
     }
 

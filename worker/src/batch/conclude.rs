@@ -7,12 +7,19 @@ use jiff::Timestamp;
 use shop_domain::message::Message;
 use shop_runtime::telemetry::chain;
 
-use super::{Workshop, settle::Settled, sort::Job};
+use super::{
+    Workshop,
+    settle::{Settled, fail_rest},
+    sort::Job,
+};
 use crate::{
     delivery::{Delivery, Receipt, back_off},
     handle::{HandleError, Handled, Verdict},
     metrics::Outcome,
 };
+
+/// What is only noted in MongoDB may take so long, lest a server that hangs holds up the messages.
+const NOTE: Duration = Duration::from_secs(5);
 
 impl Workshop {
     /// Deletes what is settled, each message after `service` of work, and gives the rest back.
@@ -34,18 +41,16 @@ impl Workshop {
         join_all(orders.iter().map(|order| self.cache.put(order))).await;
         self.inbox.delete(&done).await;
         self.activity.complete(done.len(), service);
-        join_all(jobs.iter().map(|job| self.note_repeats(job))).await;
         join_all(failed.iter().map(|(job, error)| self.fail(job, error.as_deref()))).await;
+        join_all(jobs.iter().map(|job| self.note_repeats(job))).await;
     }
 
-    /// Gives everything back that could not be settled in time.
-    pub(super) async fn overran(&self, jobs: &[Job]) {
+    /// Fails what could not be settled in time. MongoDB may hang: it must answer before anything more is received.
+    pub(super) fn overran(&self, jobs: &[Job], settled: &mut Settled) {
         let seconds = self.limits.max_processing.as_secs();
         tracing::error!(seconds, jobs = jobs.len(), "a batch took longer than SHOP_WORKER_MAX_PROCESSING_SECONDS");
-        for job in jobs {
-            self.metrics.count(Outcome::Failed, job.receipts.len());
-            self.inbox.give_back(&job.receipts, back_off(job.receive_count)).await;
-        }
+        self.gate.close();
+        fail_rest(settled, jobs, HandleError::Overran(self.limits.max_processing));
     }
 
     /// Leaves messages that are not of this shop to the dead letters.
@@ -84,7 +89,7 @@ impl Workshop {
     /// The queue moves the message to its dead letters next: the buyer must hear of it.
     async fn record_last_failure(&self, message: &Message) {
         let Message::OrderPlaced { order_id } = message else { return };
-        match self.handler.give_up(order_id).await {
+        match in_time(self.handler.give_up(order_id)).await {
             Ok(true) => tracing::error!(%order_id, "the order failed with its last delivery"),
             Ok(false) => {}
             Err(error) => tracing::error!(%order_id, error = chain(&error), "the order's failure is not recorded"),
@@ -94,7 +99,7 @@ impl Workshop {
     async fn note_repeats(&self, job: &Job) {
         let (Message::OrderPlaced { order_id } | Message::OrderCancelled { order_id }) = &job.message else { return };
         if job.receive_count > 1
-            && let Err(error) = self.handler.note_repeats(order_id, job.receive_count).await
+            && let Err(error) = in_time(self.handler.note_repeats(order_id, job.receive_count)).await
         {
             tracing::debug!(%order_id, error = chain(&error), "the number of deliveries is not recorded");
         }
@@ -111,6 +116,10 @@ impl Workshop {
             self.metrics.age.observe(now.duration_since(sent_at).as_secs_f64().max(0.0));
         }
     }
+}
+
+async fn in_time<T>(note: impl Future<Output = Result<T, HandleError>>) -> Result<T, HandleError> {
+    tokio::time::timeout(NOTE, note).await.unwrap_or(Err(HandleError::Overran(NOTE)))
 }
 
 fn outcome(verdict: Verdict) -> Outcome {

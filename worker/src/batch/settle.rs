@@ -1,12 +1,16 @@
 //! The jobs of a batch through the handler: all orders in one transaction, tried again when others were faster, and
 //! one by one when that does not help.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use shop_domain::{id::OrderId, message::Message};
 
-use super::{Workshop, sort::Job};
+use super::{Limits, Workshop, sort::Job};
 use crate::handle::{HandleError, Handled};
 
 /// Tries of a whole batch that meets others on the same rows; after that its orders go one by one.
@@ -15,48 +19,55 @@ const BATCH_TRIES: usize = 6;
 /// What became of each job; jobs that failed together share the failure.
 pub type Settled = HashMap<Message, Result<Handled, Arc<HandleError>>>;
 
+/// Fails the jobs that have no outcome.
+pub fn fail_rest(settled: &mut Settled, jobs: &[Job], error: HandleError) {
+    let error = Arc::new(error);
+    for job in jobs {
+        settled.entry(job.message.clone()).or_insert_with(|| Err(Arc::clone(&error)));
+    }
+}
+
 impl Workshop {
-    pub(super) async fn settle(&self, jobs: &[Job]) -> Settled {
+    /// Puts the outcome of each job into `settled` as soon as there is one: what is committed counts, whatever comes next.
+    pub(super) async fn settle(&self, jobs: &[Job], settled: &mut Settled) {
         if !self.limits.simulated_work.is_zero() {
             tokio::time::sleep(self.limits.simulated_work).await;
         }
+        let patience = self.patience();
         let placed: Vec<OrderId> = jobs.iter().filter_map(|job| placed(&job.message)).collect();
-        let mut settled = self.settle_orders(&placed).await;
+        self.settle_orders(&placed, settled, patience).await;
         for job in jobs {
             let outcome = match &job.message {
                 Message::OrderPlaced { .. } => continue,
-                Message::OrderCancelled { order_id } => self.persist(|| self.handler.restock(order_id)).await,
+                Message::OrderCancelled { order_id } => self.persist(patience, || self.handler.restock(order_id)).await,
                 Message::StockAdjusted { adjustment_id } => {
-                    self.persist(|| self.handler.adjustment(adjustment_id)).await
+                    self.persist(patience, || self.handler.adjustment(adjustment_id)).await
                 }
             };
             settled.insert(job.message.clone(), outcome.map_err(Arc::new));
         }
-        settled
     }
 
-    async fn settle_orders(&self, ids: &[OrderId]) -> Settled {
+    async fn settle_orders(&self, ids: &[OrderId], settled: &mut Settled, patience: Instant) {
         if ids.is_empty() {
-            return Settled::new();
+            return;
         }
         self.metrics.batch.observe(u32::try_from(ids.len()).map_or(f64::INFINITY, f64::from));
-        let together = self.retried(pauses().with_max_times(BATCH_TRIES), || self.handler.orders(ids));
-        match together.await {
-            Ok(handled) => handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled))).collect(),
+        let pauses = pauses().with_max_times(BATCH_TRIES);
+        match self.retried(pauses, patience, || self.handler.orders(ids)).await {
+            Ok(handled) => settled.extend(handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled)))),
             Err(error) if error.is_outage() => {
                 let error = Arc::new(error);
-                ids.iter().map(|id| (message(id), Err(Arc::clone(&error)))).collect()
+                settled.extend(ids.iter().map(|id| (message(id), Err(Arc::clone(&error)))));
             }
-            Err(_) => self.settle_singly(ids).await,
+            Err(_) => self.settle_singly(ids, settled, patience).await,
         }
     }
 
     /// Finds out which order of a batch is the one that fails.
-    async fn settle_singly(&self, ids: &[OrderId]) -> Settled {
-        let mut settled = Settled::new();
+    async fn settle_singly(&self, ids: &[OrderId], settled: &mut Settled, patience: Instant) {
         for id in ids {
-            let single = self.persist(|| self.handler.orders(std::slice::from_ref(id))).await;
-            match single {
+            match self.persist(patience, || self.handler.orders(std::slice::from_ref(id))).await {
                 Ok(handled) => {
                     settled.extend(handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled))));
                 }
@@ -65,27 +76,33 @@ impl Workshop {
                 }
             }
         }
-        settled
     }
 
-    /// Tries again while somebody else is faster, for half of the time that a message may take: a conflict says that
-    /// others get on, so the message's turn comes, and giving it back would only cost it a delivery.
+    /// Until when a batch waits for others: half of its time, so that the rest is left for one attempt at each job.
+    fn patience(&self) -> Instant {
+        let Limits { simulated_work, max_processing, .. } = self.limits;
+        Instant::now() + max_processing.saturating_sub(simulated_work) / 2
+    }
+
+    /// Tries again while somebody else is faster, for as long as the batch has patience: a conflict says that others get
+    /// on, so the message's turn comes, and giving it back would only cost it a delivery.
     async fn persist<T, F: Future<Output = Result<T, HandleError>>>(
         &self,
+        patience: Instant,
         attempt: impl FnMut() -> F,
     ) -> Result<T, HandleError> {
-        let patience = self.limits.max_processing / 2;
-        self.retried(pauses().without_max_times().with_total_delay(Some(patience)), attempt).await
+        self.retried(pauses().without_max_times(), patience, attempt).await
     }
 
     async fn retried<T, F: Future<Output = Result<T, HandleError>>>(
         &self,
         pauses: ExponentialBuilder,
+        patience: Instant,
         attempt: impl FnMut() -> F,
     ) -> Result<T, HandleError> {
         attempt
             .retry(pauses)
-            .when(HandleError::is_conflict)
+            .when(|error| error.is_conflict() && Instant::now() < patience)
             .notify(|_, _| {
                 self.metrics.retries.inc();
             })
@@ -110,4 +127,22 @@ fn placed(message: &Message) -> Option<OrderId> {
 
 fn message(id: &OrderId) -> Message {
     Message::OrderPlaced { order_id: id.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::Verdict;
+
+    #[test]
+    fn an_overrun_fails_only_what_is_not_settled() {
+        let [done, open] = [[1; 12], [2; 12]].map(|bits| message(&OrderId::from_bits(bits)));
+        let job =
+            |message: &Message| Job { message: message.clone(), receipts: Vec::new(), receive_count: 1, sent_at: None };
+        let handled = Handled { message: done.clone(), verdict: Verdict::Processed, order: None };
+        let mut settled = Settled::from([(done.clone(), Ok(handled))]);
+        fail_rest(&mut settled, &[job(&done), job(&open)], HandleError::Overran(Duration::from_secs(1)));
+        assert!(matches!(&settled[&done], Ok(Handled { verdict: Verdict::Processed, .. })));
+        assert!(matches!(&settled[&open], Err(error) if matches!(**error, HandleError::Overran(_))));
+    }
 }

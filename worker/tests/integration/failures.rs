@@ -119,11 +119,68 @@ async fn an_outage_of_mongodb_costs_each_message_one_delivery_at_most() -> anyho
 }
 
 #[tokio::test]
+async fn a_mongodb_that_hangs_costs_one_delivery_of_what_is_in_work() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let flags = ["--mongodb-uri", &uri, "--max-processing-seconds", "1", "--concurrency", "1"];
+        let worker = Worker::start(&shop, &flags).await?;
+        worker.ready().await?;
+        link.stall();
+        let one = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let other = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        eventually("both wait", async || {
+            let waiting = shop.queue.counts().await?.visible == 2;
+            Ok((waiting && worker.outcomes("Failed").await? > 0).then_some(()))
+        })
+        .await?;
+        assert_eq!(worker.outcomes("Failed").await?, 1);
+        link.mend();
+        for id in [&one, &other] {
+            assert_eq!(shop.settled(id).await?.status, Status::Processed);
+        }
+        eventually("the repeat is recorded", async || {
+            Ok((shop.store.audit.read().await?.redelivered == 1).then_some(()))
+        })
+        .await?;
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_that_takes_too_long_fails_with_its_last_delivery() -> anyhow::Result<()> {
+    let once = QueueRules { max_receive_count: 1, ..FEW };
+    with_shop_of(once, async |shop| {
+        let product = shop.stocked(5).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let flags = ["--mongodb-uri", &uri, "--max-processing-seconds", "1", "--max-receive-count", "1"];
+        let worker = Worker::start(&shop, &flags).await?;
+        worker.ready().await?;
+        link.stall();
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        worker.overran().await?;
+        link.mend();
+        let order = shop.settled(&id).await?;
+        assert_eq!((order.status, order.reason), (Status::Failed, Some(Reason::ProcessingFailed)));
+        // At once: the visibility is longer than the test's patience.
+        eventually("its message is a dead letter", async || {
+            Ok((shop.dead_letters.counts().await?.visible == 1).then_some(()))
+        })
+        .await?;
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_worker_is_ready_without_its_queue_and_finds_it_when_it_is_made() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let (product, late) = (shop.stocked(5).await?, format!("{}-late", shop.name));
         let worker = Worker::start(&shop, &["--queue-name", &late]).await?;
-        eventually("it is ready", async || Ok((worker.text("/readyz").await? == "ok").then_some(()))).await?;
+        worker.ready().await?;
         let sqs = shop.queue.client();
         let url = sqs.create_queue().queue_name(&late).send().await?.queue_url;
         let accepted = shop.store.orders.accept(&shop.new_order(&[(&product, 1)], Timestamp::UNIX_EPOCH)?).await?;

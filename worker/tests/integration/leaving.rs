@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use shop_domain::order::Status;
-use shop_harness::{QueueRules, eventually, with_shop, with_shop_of};
+use shop_domain::{message::Message, order::Status};
+use shop_harness::{Link, QueueRules, eventually, with_shop, with_shop_of};
 
 use crate::support::Worker;
 
@@ -16,7 +16,7 @@ async fn a_slow_message_stays_hidden_while_it_is_in_work() -> anyhow::Result<()>
         let product = shop.stocked(5).await?;
         let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
         let worker = Worker::start(&shop, &["--visibility-seconds", "2", "--simulated-work-ms", "6000"]).await?;
-        eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await?;
+        worker.busy(1).await?;
         // Longer than the visibility, shorter than the work.
         assert_eq!(shop.receive(Duration::from_secs(4)).await?, Vec::<String>::new());
         assert_eq!(shop.settled(&id).await?.deliveries, None);
@@ -33,7 +33,7 @@ async fn a_drain_finishes_what_is_in_work_and_takes_nothing_new() -> anyhow::Res
         let product = shop.stocked(5).await?;
         let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
         let worker = Worker::start(&shop, &["--simulated-work-ms", "2000", "--concurrency", "1"]).await?;
-        eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await?;
+        worker.busy(1).await?;
         worker.shutdown.drain();
         let late = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
         assert!(worker.left().await);
@@ -41,6 +41,48 @@ async fn a_drain_finishes_what_is_in_work_and_takes_nothing_new() -> anyhow::Res
         assert_eq!(shop.order(&late).await?.status, Status::Pending);
         let counts = shop.queue.counts().await?;
         assert_eq!((counts.visible, counts.in_flight), (1, 0));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn work_that_is_not_finished_at_the_deadline_is_handed_back_at_once() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        let worker = Worker::start(&shop, &["--simulated-work-ms", "20000", "--concurrency", "1"]).await?;
+        worker.busy(1).await?;
+        worker.shutdown.drain();
+        worker.deadline.cancel();
+        // Long before its visibility of 60 s is over.
+        let received = shop.receive(Duration::from_secs(10)).await?;
+        assert_eq!(received, [Message::OrderPlaced { order_id: id.clone() }.to_body()]);
+        assert_eq!(worker.outcomes("HandedBack").await?, 1);
+        assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.left().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_mongodb_that_hangs_does_not_keep_a_worker_from_leaving() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let flags = ["--mongodb-uri", &uri, "--max-processing-seconds", "1"];
+        let only_once = ["--max-receive-count", "1", "--concurrency", "1"];
+        let worker = Worker::start(&shop, &[&flags[..], &only_once[..]].concat()).await?;
+        worker.ready().await?;
+        link.stall();
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        worker.overran().await?;
+        worker.shutdown.drain();
+        worker.deadline.cancel();
+        eventually("it is handed back", async || Ok((worker.outcomes("HandedBack").await? == 1).then_some(()))).await?;
+        assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.left().await);
         Ok(())
     })
     .await
@@ -93,7 +135,7 @@ async fn crash_with_work(shop: &shop_harness::Shop) -> anyhow::Result<()> {
         process.block_on(async {
             let flags = ["--visibility-seconds", "2", "--simulated-work-ms", "20000"];
             let worker = Worker::start(&shop, &flags).await?;
-            eventually("it is in work", async || Ok((worker.report().await?["busy"] == 1).then_some(()))).await
+            worker.busy(1).await
         })?;
         process.shutdown_background();
         Ok(())

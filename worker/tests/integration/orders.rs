@@ -150,6 +150,27 @@ async fn a_row_that_others_hold_for_long_sends_no_message_back() -> anyhow::Resu
 }
 
 #[tokio::test]
+async fn a_row_that_others_hold_too_long_costs_the_rest_of_the_batch_nothing() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (held, free) = (shop.stocked(10).await?, shop.stocked(10).await?);
+        let mut other = shop.store.begin().await?;
+        shop.store.stock.move_in(&mut other, &[(shop.row(&held)?, 1)].into()).await?;
+
+        let (late, sound) = (shop.place(&[(&held, 1)], now()).await?, shop.place(&[(&free, 1)], now()).await?);
+        let worker = Worker::start(&shop, &["--max-processing-seconds", "1"]).await?;
+        eventually("one is given back", async || Ok((worker.outcomes("Failed").await? > 0).then_some(()))).await?;
+        assert_eq!(shop.settled(&sound).await?.status, Status::Processed);
+        other.abort().await;
+
+        assert_eq!(shop.settled(&late).await?.status, Status::Processed);
+        assert_eq!(shop.order(&sound).await?.deliveries, None);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_last_unit_takes_the_product_off_the_shelf() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let product = shop.stocked(2).await?;

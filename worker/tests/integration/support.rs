@@ -5,15 +5,18 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Parser;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use shop_harness::Shop;
+use shop_harness::{Shop, eventually};
 use shop_runtime::{clock::Clock, shutdown::Shutdown};
 use shop_worker::Config;
+use tokio_util::sync::CancellationToken;
 
 /// A running worker.
 pub struct Worker {
     shop: Shop,
     pub ops: SocketAddr,
     pub shutdown: Shutdown,
+    /// Cancelling it makes the worker hand back what it has not finished.
+    pub deadline: CancellationToken,
 }
 
 /// The configuration of a worker of `shop`, with more flags.
@@ -36,14 +39,42 @@ pub fn config(shop: &Shop, flags: &[&str]) -> anyhow::Result<Config> {
 
 impl Worker {
     pub async fn start(shop: &Shop, flags: &[&str]) -> anyhow::Result<Self> {
-        let shutdown = Shutdown::manual();
-        let ops = shop_worker::start(&config(shop, flags)?, Clock::system(), &shutdown).await?;
-        Ok(Self { shop: shop.clone(), ops, shutdown })
+        let (config, shutdown) = (config(shop, flags)?, Shutdown::manual());
+        let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
+        let ops = shop_worker::start(&config, Clock::system(), &shutdown, deadline.clone()).await?;
+        Ok(Self { shop: shop.clone(), ops, shutdown, deadline })
     }
 
     /// What the worker says of itself.
     pub async fn report(&self) -> anyhow::Result<Value> {
         Ok(reqwest::get(format!("http://{}/report", self.ops)).await?.json().await?)
+    }
+
+    /// Waits until so many messages are in work.
+    pub async fn busy(&self, messages: u64) -> anyhow::Result<()> {
+        let look = async || Ok((self.report().await?["busy"] == messages).then_some(()));
+        eventually(&format!("{messages} in work"), look).await
+    }
+
+    /// Waits until MongoDB was reached.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        eventually("it is ready", async || Ok((self.text("/readyz").await? == "ok").then_some(()))).await
+    }
+
+    /// Waits until the work on one message was given up, and its end is not recorded yet.
+    pub async fn overran(&self) -> anyhow::Result<()> {
+        eventually("the work is given up", async || {
+            let report = self.report().await?;
+            Ok((report["busy"] == 0 && report["inFlight"] == 1).then_some(()))
+        })
+        .await
+    }
+
+    /// How many messages had this outcome.
+    pub async fn outcomes(&self, outcome: &str) -> anyhow::Result<u64> {
+        let name = format!("shop_worker_messages_total{{outcome=\"{outcome}\"}} ");
+        let metrics = self.text("/metrics").await?;
+        Ok(metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0))
     }
 
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {
