@@ -44,8 +44,9 @@ use crate::{
     tokens::Tokens,
 };
 
-/// How long requests in flight may take after the drain.
-const FINISH: Duration = Duration::from_secs(30);
+/// How long what is in flight may take after the drain. Together with the drain's 5 s it leaves 5 of the 30 s that the
+/// operator gives a pod before it is killed.
+const FINISH: Duration = Duration::from_secs(20);
 /// How long [`migrate`] is meant to wait for MongoDB.
 pub const MIGRATE_PATIENCE: Duration = Duration::from_mins(1);
 const GATE: &str = "mongodb";
@@ -285,4 +286,16 @@ fn until_it_answers() -> ExponentialBuilder {
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(2))
         .without_max_times()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_ends_before_its_pod_is_killed() {
+        // GRACE_SECONDS in operator/src/build/api.rs, and the default of SHOP_DRAIN_SECONDS.
+        let (grace, drain) = (Duration::from_secs(30), Duration::from_secs(5));
+        assert!(drain + FINISH + Duration::from_secs(5) <= grace);
+    }
 }

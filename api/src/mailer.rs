@@ -5,9 +5,9 @@ mod metrics;
 mod render;
 mod send;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::FuturesUnordered};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::{SignedDuration, Timestamp};
 use shop_domain::id::ClaimId;
@@ -23,6 +23,7 @@ use shop_store::{
     leases::{LeaseRequest, Leases},
     outbox::{Outbox, PendingMail, Taking},
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{metrics::MailerMetrics, render::Templates};
 pub use self::{render::TemplateError, send::Sender};
@@ -132,15 +133,58 @@ impl Mailer {
         if !self.hold_lease().await? {
             return Ok(Round::NotOurs);
         }
-        let mails = self.take().await?;
+        let mut mails = self.take().await?;
         if mails.is_empty() {
             return Ok(Round::Empty);
         }
-        let sending = futures::stream::iter(mails).map(|mail| self.deliver(mail)).buffer_unordered(AT_ONCE);
-        let sent = sending.filter(|sent| std::future::ready(*sent)).count();
-        tokio::select! {
-            sent = sent => Ok(if sent == 0 { Round::Failed } else { Round::Sent }),
-            () = self.renew() => Ok(Round::NotOurs),
+        let stop = self.deps.shutdown.draining().child_token();
+        let renewing = async {
+            self.renew().await;
+            stop.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        let sent = tokio::select! {
+            sent = self.send(&mut mails, &stop) => sent,
+            never = renewing => match never {},
+        };
+        self.give_back(&mails).await;
+        Ok(if sent == 0 { Round::Failed } else { Round::Sent })
+    }
+
+    /// Sends mails in turn; says how many were sent. After `stop` no more are begun, but what is under way is finished:
+    /// it would be sent twice else.
+    async fn send(&self, mails: &mut VecDeque<PendingMail>, stop: &CancellationToken) -> usize {
+        let (mut under_way, mut sent, mut more) = (FuturesUnordered::new(), 0, true);
+        loop {
+            tokio::select! {
+                next = stop.run_until_cancelled(self.next(mails)), if more && under_way.len() < AT_ONCE => {
+                    match next.flatten() {
+                        Some(mail) => under_way.push(self.deliver(mail)),
+                        None => more = false,
+                    }
+                }
+                Some(done) = under_way.next() => sent += usize::from(done),
+                else => return sent,
+            }
+        }
+    }
+
+    /// The next mail, as soon as the limit lets it go.
+    async fn next(&self, mails: &mut VecDeque<PendingMail>) -> Option<PendingMail> {
+        if !mails.is_empty() {
+            self.limiter.until_ready().await;
+        }
+        mails.pop_front()
+    }
+
+    /// Leaves mails that were taken and not begun to whoever sends next.
+    async fn give_back(&self, mails: &VecDeque<PendingMail>) {
+        let now = self.deps.clock.now();
+        for mail in mails {
+            if let Err(error) = self.deps.outbox.postpone_mail(mail, now).await {
+                tracing::debug!(error = chain(&error), "mails that were not begun keep their claim");
+                return;
+            }
         }
     }
 
@@ -161,17 +205,16 @@ impl Mailer {
         }
     }
 
-    async fn take(&self) -> Result<Vec<PendingMail>, RoundError> {
+    async fn take(&self) -> Result<VecDeque<PendingMail>, RoundError> {
         let now = self.deps.clock.now();
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let limit = i64::from(self.deps.per_second.get().min(ROUND));
         let taking = Taking { claim, now, until: now.checked_add(CLAIM_LIFE)?, limit };
-        Ok(self.deps.outbox.take_mails(&taking).await?)
+        Ok(self.deps.outbox.take_mails(&taking).await?.into())
     }
 
     /// Sends one mail and records it, or leaves it for later. True when it was sent.
     async fn deliver(&self, mail: PendingMail) -> bool {
-        self.limiter.until_ready().await;
         let failure = match self.templates.render(&mail, self.deps.sender.shop()) {
             Ok(rendered) => match send::send(&self.deps, &mail.order.email, rendered).await {
                 Ok(()) => return self.record(&mail).await,

@@ -22,6 +22,7 @@ use shop_store::{
     outbox::{Outbox, PendingSend, Taking},
 };
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use self::{metrics::RelayMetrics, pace::Pace};
 
@@ -117,22 +118,25 @@ impl Relay {
     async fn poll(self) {
         let draining = self.deps.shutdown.draining();
         while draining.run_until_cancelled(tokio::time::sleep(pace::poll_interval())).await.is_some() {
-            loop {
-                match self.take_overdue().await {
-                    Ok(taken) if taken.is_empty() => break,
-                    Ok(taken) => {
-                        tracing::info!(entries = taken.len(), "sending overdue outbox entries");
-                        for batch in taken.chunks(BATCH) {
-                            self.dispatch(batch.to_vec()).await;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = chain(&error), "outbox poll failed, trying again");
-                        break;
-                    }
-                }
+            if let Err(error) = self.send_overdue(&draining).await {
+                tracing::warn!(error = chain(&error), "outbox poll failed, trying again");
             }
         }
+    }
+
+    /// Sends until nothing is overdue, or until the process must leave: the rest is sent when its lease is over.
+    async fn send_overdue(&self, draining: &CancellationToken) -> Result<(), RelayError> {
+        while !draining.is_cancelled() {
+            let taken = self.take_overdue().await?;
+            if taken.is_empty() {
+                break;
+            }
+            tracing::info!(entries = taken.len(), "sending overdue outbox entries");
+            for batch in taken.chunks(BATCH).take_while(|_| !draining.is_cancelled()) {
+                self.dispatch(batch.to_vec()).await;
+            }
+        }
+        Ok(())
     }
 
     async fn take_overdue(&self) -> Result<Vec<PendingSend>, RelayError> {

@@ -1,12 +1,12 @@
 //! Mails on their way to the mail service.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use shop_api::mailer::{self, MailerDeps, Sender};
 use shop_domain::{
-    id::{OrderId, OutboxId},
+    id::{ClaimId, OrderId, OutboxId},
     order::Status,
 };
 use shop_harness::{Shop, bits, eventually, with_shop};
@@ -18,8 +18,10 @@ use shop_runtime::{
 };
 use shop_store::{
     orders::Settlement,
-    outbox::{MailKind, OutboxEntry, OutboxKind},
+    outbox::{MailKind, OutboxEntry, OutboxKind, Taking},
 };
+
+use crate::counted;
 
 async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> MailerDeps {
     MailerDeps {
@@ -59,6 +61,12 @@ async fn delivered(shop: &Shop, id: &OrderId) -> anyhow::Result<Vec<Value>> {
     Ok(all.into_iter().filter(|mail| mail["subject"].as_str().is_some_and(|text| text.contains(id.as_str()))).collect())
 }
 
+/// Waits until the mail service took so many mails.
+async fn sent(metrics: &Metrics, mails: u64) -> anyhow::Result<()> {
+    let look = async || Ok((counted(metrics, "shop_mailer_sent_mails_total")? >= mails).then_some(()));
+    eventually(&format!("{mails} sent"), look).await
+}
+
 async fn mailed(shop: &Shop, id: &OrderId) -> anyhow::Result<()> {
     eventually("the mail is recorded", async || {
         let order = shop.order(id).await?;
@@ -88,7 +96,7 @@ async fn a_mail_is_sent_once_to_the_buyer_in_the_shops_name() -> anyhow::Result<
         assert!(mails[0]["body"]["html"].as_str().is_some_and(|html| html.contains("<strong>")), "{mails:?}");
         for shutdown in shutdowns {
             shutdown.drain();
-            assert!(shutdown.wait(std::time::Duration::from_secs(10)).await);
+            assert!(shutdown.wait(Duration::from_secs(10)).await);
         }
         Ok(())
     })
@@ -113,13 +121,42 @@ async fn a_mail_waits_while_the_mail_service_is_away_and_goes_out_later() -> any
         })
         .await?;
         shutdown.drain();
-        assert!(shutdown.wait(std::time::Duration::from_secs(30)).await);
+        assert!(shutdown.wait(Duration::from_secs(30)).await);
         assert!(delivered(&shop, &id).await?.is_empty());
 
         mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
         clock.advance(SignedDuration::from_mins(1));
         mailed(&shop, &id).await?;
         assert_eq!(delivered(&shop, &id).await?.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_drain_begins_no_more_mails_and_leaves_them_to_others_at_once() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (clock, mut ids) = (Clock::system(), Vec::new());
+        for _ in 0..4 {
+            ids.push(confirmed(&shop, clock.now()).await?);
+        }
+        let per_second = NonZeroU32::MIN.saturating_add(3);
+        let mailer = MailerDeps { per_second, ..deps(&shop, &clock, &shop.ses()).await };
+        let (metrics, shutdown) = (mailer.metrics.clone(), mailer.shutdown.clone());
+        mailer::spawn(mailer)?;
+        sent(&metrics, 1).await?;
+        shutdown.drain();
+        assert!(shutdown.wait(Duration::from_secs(10)).await);
+
+        let mut sent = 0;
+        for id in &ids {
+            sent += delivered(&shop, id).await?.len();
+        }
+        assert!(sent < ids.len(), "all were sent");
+        assert_eq!(shop.store.audit.read().await?.mails_sent, sent as u64);
+        let (claim, now) = (ClaimId::from_bits(bits()?), clock.now());
+        let due = shop.store.outbox.take_mails(&Taking { claim, now, until: now, limit: 10 }).await?;
+        assert_eq!(due.len(), ids.len() - sent);
         Ok(())
     })
     .await

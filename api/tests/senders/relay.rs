@@ -14,6 +14,8 @@ use shop_runtime::{
     shutdown::Shutdown,
 };
 
+use crate::counted;
+
 fn deps(shop: &Shop, clock: &Clock) -> RelayDeps {
     RelayDeps {
         outbox: shop.store.outbox.clone(),
@@ -22,6 +24,13 @@ fn deps(shop: &Shop, clock: &Clock) -> RelayDeps {
         shutdown: Shutdown::manual(),
         metrics: Metrics::default(),
     }
+}
+
+/// A relay that does not reach the queue.
+async fn without_queue(shop: &Shop, clock: &Clock) -> RelayDeps {
+    let away = Service { region: "ap-south-1".into(), endpoint: Some("http://127.0.0.1:1".into()) };
+    let queue = Queue::new(aws::sqs(&away).await, QueueAddress::Name(shop.name.clone()));
+    RelayDeps { queue, ..deps(shop, clock) }
 }
 
 fn clock() -> Clock {
@@ -98,9 +107,7 @@ async fn an_entry_of_a_crashed_acceptor_is_sent_when_its_lease_is_over() -> anyh
 async fn entries_wait_while_the_queue_is_away() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let (product, clock) = (shop.stocked(1).await?, clock());
-        let away = Service { region: "ap-south-1".into(), endpoint: Some("http://127.0.0.1:1".into()) };
-        let queue = Queue::new(aws::sqs(&away).await, QueueAddress::Name(shop.name.clone()));
-        let cut_off = RelayDeps { queue, ..deps(&shop, &clock) };
+        let cut_off = without_queue(&shop, &clock).await;
         let shutdown = cut_off.shutdown.clone();
         let relay = relay::spawn(cut_off);
         let accepted = shop.store.orders.accept(&shop.new_order(&[(&product, 1)], clock.now())?).await?;
@@ -118,6 +125,27 @@ async fn entries_wait_while_the_queue_is_away() -> anyhow::Result<()> {
         clock.advance(SignedDuration::from_mins(2));
         eventually("it is sent", async || Ok((!shop.receive(Duration::from_secs(1)).await?.is_empty()).then_some(())))
             .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_drain_leaves_what_is_overdue_to_others() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (product, clock, metrics) = (shop.stocked(1).await?, clock(), Metrics::default());
+        for _ in 0..100 {
+            shop.store.orders.accept(&shop.new_order(&[(&product, 1)], clock.now())?).await?;
+        }
+        clock.advance(SignedDuration::from_secs(6));
+        let cut_off = RelayDeps { metrics: metrics.clone(), ..without_queue(&shop, &clock).await };
+        let shutdown = cut_off.shutdown.clone();
+        let _relay = relay::spawn(cut_off);
+        let failed = || counted(&metrics, "shop_relay_failed_messages_total");
+        eventually("the first are tried", async || Ok((failed()? > 0).then_some(()))).await?;
+        shutdown.drain();
+        assert!(shutdown.wait(Duration::from_secs(20)).await);
+        assert!(failed()? < 100, "all were tried");
+        Ok(())
     })
     .await
 }
