@@ -7,6 +7,7 @@ mod send;
 
 use std::{collections::VecDeque, convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
+use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, stream::FuturesUnordered};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::{SignedDuration, Timestamp};
@@ -234,12 +235,23 @@ impl Mailer {
 
     async fn record(&self, mail: &PendingMail) -> bool {
         self.metrics.sent.inc();
-        if let Err(error) = self.deps.outbox.record_mailed(mail, self.deps.clock.now()).await {
+        let sent_at = self.deps.clock.now();
+        let record = || self.deps.outbox.record_mailed(mail, sent_at);
+        if let Err(error) = record.retry(while_claimed()).when(StoreError::is_transient).await {
             // It is sent a second time when the claim is over: better twice than never.
             tracing::warn!(order_id = %mail.order.id, error = chain(&error), "a sent mail stays in the outbox");
         }
         true
     }
+}
+
+/// Recording is idempotent: it is tried again, from 100 ms up to 5 s apart, for as long as nobody else takes the mail.
+fn while_claimed() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times()
+        .with_total_delay(Some(CLAIM_LIFE.unsigned_abs()))
 }
 
 /// How long the mailer rests after so many rounds in which nothing could be sent: 1 s, doubled up to 30 s.

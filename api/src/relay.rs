@@ -7,6 +7,7 @@ mod send;
 
 use std::{sync::Arc, time::Duration};
 
+use backon::{ExponentialBuilder, Retryable};
 use jiff::SignedDuration;
 use shop_domain::id::ClaimId;
 use shop_runtime::{
@@ -153,7 +154,9 @@ impl Relay {
         if let Some(error) = &report.error {
             tracing::warn!(error = error.as_str(), entries = report.unsent.len(), "queue did not take outbox entries");
         }
-        if let Err(error) = self.deps.outbox.remove(&report.sent).await {
+        let removed =
+            (|| self.deps.outbox.remove(&report.sent)).retry(while_leased()).when(StoreError::is_transient).await;
+        if let Err(error) = removed {
             // They are sent again when their lease is over; the worker settles an order once.
             tracing::warn!(error = chain(&error), entries = report.sent.len(), "sent entries stay in the outbox");
         }
@@ -165,4 +168,13 @@ impl Relay {
             }
         }
     }
+}
+
+/// Removing is idempotent: it is tried again, from 100 ms up to 2 s apart, for as long as the entries may be ours.
+fn while_leased() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .with_total_delay(Some(LEASE.unsigned_abs()))
 }

@@ -9,7 +9,7 @@ use shop_domain::{
     id::{ClaimId, OrderId, OutboxId},
     order::Status,
 };
-use shop_harness::{Shop, bits, eventually, with_shop};
+use shop_harness::{Link, Shop, bits, eventually, with_shop};
 use shop_runtime::{
     aws::{self, Service},
     clock::Clock,
@@ -17,6 +17,7 @@ use shop_runtime::{
     shutdown::Shutdown,
 };
 use shop_store::{
+    Store,
     orders::Settlement,
     outbox::{MailKind, OutboxEntry, OutboxKind, Taking},
 };
@@ -128,6 +129,34 @@ async fn a_mail_waits_while_the_mail_service_is_away_and_goes_out_later() -> any
         clock.advance(SignedDuration::from_mins(1));
         mailed(&shop, &id).await?;
         assert_eq!(delivered(&shop, &id).await?.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sent_mail_is_recorded_when_mongodb_is_back_and_not_sent_again() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let clock = Clock::system();
+        let ids = [confirmed(&shop, clock.now()).await?, confirmed(&shop, clock.now()).await?];
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let uri = format!("{uri}&serverSelectionTimeoutMS=300").into();
+        let Store { outbox, leases, .. } = Store::connect(&uri, &shop.name).await?;
+        // Both are taken at once, but the second one's turn comes half a second after the first one's.
+        let per_second = NonZeroU32::MIN.saturating_add(1);
+        let through = MailerDeps { outbox, leases, per_second, ..deps(&shop, &clock, &shop.ses()).await };
+        let metrics = through.metrics.clone();
+        mailer::spawn(through)?;
+        sent(&metrics, 1).await?;
+        link.cut();
+        sent(&metrics, 2).await?;
+        // Longer than one attempt to record it.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        link.mend();
+        for id in &ids {
+            mailed(&shop, id).await?;
+            assert_eq!(delivered(&shop, id).await?.len(), 1);
+        }
         Ok(())
     })
     .await
