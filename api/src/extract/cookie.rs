@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderName, HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
 };
 use axum_extra::extract::CookieJar;
 
@@ -17,19 +17,33 @@ use crate::{
 
 const NAME: &str = "refreshToken";
 
-/// What a request brings to name its session: the cookie, or else an access token.
+/// The refresh token that a request brings, if its cookie has the form of one.
+pub struct RefreshCookie(pub Option<RefreshToken>);
+
+/// All that a request brings to name sessions: the cookie, an access token, or both, which may be of different ones.
 #[derive(Debug)]
-pub struct RefreshCookie(pub Option<SessionProof>);
+pub struct SessionProofs(pub Vec<SessionProof>);
 
 impl FromRequestParts<App> for RefreshCookie {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
-        let jar = CookieJar::from_headers(&parts.headers);
-        let cookie = jar.get(NAME).and_then(|cookie| RefreshToken::parse(cookie.value()));
-        let bearer = bearer_token(&parts.headers).map(|token| SessionProof::Access(token.to_owned()));
-        Ok(Self(cookie.map(SessionProof::Refresh).or(bearer)))
+        Ok(Self(refresh_token(&parts.headers)))
     }
+}
+
+impl FromRequestParts<App> for SessionProofs {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+        let cookie = refresh_token(&parts.headers).map(SessionProof::Refresh);
+        let bearer = bearer_token(&parts.headers).map(|token| SessionProof::Access(token.to_owned()));
+        Ok(Self(cookie.into_iter().chain(bearer).collect()))
+    }
+}
+
+fn refresh_token(headers: &HeaderMap) -> Option<RefreshToken> {
+    RefreshToken::parse(CookieJar::from_headers(headers).get(NAME)?.value())
 }
 
 /// Header that gives the browser a token to keep for as long as it is good.

@@ -9,7 +9,7 @@ mod query;
 mod user;
 
 pub use body::Body;
-pub use cookie::{RefreshCookie, expired_cookie, refresh_cookie};
+pub use cookie::{RefreshCookie, SessionProofs, expired_cookie, refresh_cookie};
 pub use fields::{Fields, FromFields};
 pub use headers::{IdempotencyKey, SignIn};
 pub use path::Id;

@@ -14,9 +14,11 @@ use utoipa::ToSchema;
 use super::ProblemBody;
 use crate::{
     app::App,
-    extract::{Body, CurrentUser, Fields, FromFields, RefreshCookie, SignIn, expired_cookie, refresh_cookie},
+    extract::{
+        Body, CurrentUser, Fields, FromFields, RefreshCookie, SessionProofs, SignIn, expired_cookie, refresh_cookie,
+    },
     problem::Problem,
-    service::{accounts::NewPassword, email::Email, sessions::SessionProof},
+    service::{accounts::NewPassword, email::Email},
 };
 
 /// An address and a password.
@@ -148,8 +150,8 @@ pub async fn login(
     (status = 200, body = Refreshed),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub async fn refresh(State(app): State<App>, RefreshCookie(proof): RefreshCookie) -> Result<Response, Problem> {
-    let Some(SessionProof::Refresh(token)) = proof else {
+pub async fn refresh(State(app): State<App>, RefreshCookie(token): RefreshCookie) -> Result<Response, Problem> {
+    let Some(token) = token else {
         return Err(Problem::unauthenticated("no refresh token: sign in"));
     };
     let grant = app.sessions.refresh(&token).await?;
@@ -157,12 +159,12 @@ pub async fn refresh(State(app): State<App>, RefreshCookie(proof): RefreshCookie
     Ok((refresh_cookie(&app, &grant.refresh), Json(body)).into_response())
 }
 
-/// End the session of the cookie, or of the access token.
+/// End the session of the cookie, and that of the access token.
 #[utoipa::path(post, path = "/auth/logout", operation_id = "logout", tag = "auth",
     security(("refreshCookie" = []), ("bearer" = []), ()), responses((status = 200, body = SignedOut)))]
-pub async fn logout(State(app): State<App>, RefreshCookie(proof): RefreshCookie) -> Result<Response, Problem> {
-    if let Some(proof) = proof {
-        app.sessions.close(&proof).await?;
+pub async fn logout(State(app): State<App>, SessionProofs(proofs): SessionProofs) -> Result<Response, Problem> {
+    for proof in &proofs {
+        app.sessions.close(proof).await?;
     }
     let body = SignedOut { status: "success", message: "Successfully logged out" };
     Ok((expired_cookie(&app), Json(body)).into_response())
@@ -171,8 +173,8 @@ pub async fn logout(State(app): State<App>, RefreshCookie(proof): RefreshCookie)
 /// The same by GET, as the first version of this API had it.
 #[utoipa::path(get, path = "/auth/logout", operation_id = "logoutByGet", tag = "auth",
     security(("refreshCookie" = []), ("bearer" = []), ()), responses((status = 200, body = SignedOut)))]
-pub async fn logout_by_get(app: State<App>, cookie: RefreshCookie) -> Result<Response, Problem> {
-    logout(app, cookie).await
+pub async fn logout_by_get(app: State<App>, proofs: SessionProofs) -> Result<Response, Problem> {
+    logout(app, proofs).await
 }
 
 /// The account of the access token.

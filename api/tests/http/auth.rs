@@ -161,6 +161,21 @@ async fn logging_out_ends_the_session(#[case] method: Method) {
 }
 
 #[tokio::test]
+async fn logging_out_ends_the_cookies_session_and_the_access_tokens() {
+    with_shop(async |shop| {
+        let token = shop.register("ann@example.com").await;
+        let other = shop.login("ann@example.com", PASSWORD).await;
+        let (cookie, others) = (other.cookie(), other.json()["accessToken"].as_str().unwrap().to_owned());
+        let logout = bearer(shop.request(Method::POST, "/auth/logout"), &token);
+        assert_eq!(send(logout.header("cookie", format!("refreshToken={cookie}"))).await.status, 200);
+        for token in [&token, &others] {
+            assert_eq!(shop.get("/auth/me", token).await.problem(), (401, "unauthenticated".into()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn logging_out_with_the_access_token_is_seen_by_other_replicas_within_five_seconds() {
     with_shop(async |shop| {
         let other = shop.replica(|_| {}).await;
