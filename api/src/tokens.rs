@@ -19,8 +19,11 @@ const AUDIENCE: &str = "xhipment-api";
 const ACCESS: &str = "access";
 /// Clocks of replicas may differ by this much.
 const LEEWAY_SECONDS: i64 = 30;
-/// Keeps the successor of a refresh token apart from everything else that the key signs.
+/// Keep what is made for refresh tokens apart from everything else that the key signs.
 const SUCCESSOR: &[u8] = b"refresh-successor\0";
+const MARK: &[u8] = b"refresh-mark\0";
+/// Bytes of a refresh token that are secret; as many more mark it as ours.
+const SECRET: usize = 16;
 
 /// What an access token says; every field is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +100,17 @@ impl Tokens {
         }
     }
 
+    /// The first refresh token of a session: the successor of a random one that nobody gets.
+    pub fn first(&self, session: SessionId) -> Result<RefreshToken, NoRandomness> {
+        let seed = RefreshToken::of(session, &ids::random_bytes::<32>()?);
+        Ok(seed.successor(self.keys.current().signing_key()).unwrap_or(seed))
+    }
+
+    /// Whether a key that is accepted made this token. A guess is not ours, whatever session it names.
+    pub fn is_ours(&self, presented: &RefreshToken) -> bool {
+        self.keys.current().all().any(|key| presented.is_marked_by(key))
+    }
+
     /// The successors that this token may have, one per accepted key, the signing key's first:
     /// a presentation repeated across a change of keys still finds the one that was handed out.
     pub fn successors(&self, presented: &RefreshToken) -> Vec<RefreshToken> {
@@ -116,7 +130,7 @@ fn signed_claims(ring: &KeyRing, token: &str) -> Result<Claims, InvalidToken> {
     data.map(|data| data.claims).map_err(|_| InvalidToken)
 }
 
-/// A refresh token: the session it belongs to, and 256 secret bits.
+/// A refresh token: the session it belongs to, 128 secret bits, and a mark that only our keys make.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RefreshToken {
     pub session: SessionId,
@@ -124,11 +138,6 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// The first token of a session.
-    pub fn first(session: SessionId) -> Result<Self, NoRandomness> {
-        Ok(Self::of(session, &ids::random_bytes::<32>()?))
-    }
-
     /// Reads what a client presents; None when it has not the form of a token.
     pub fn parse(text: &str) -> Option<Self> {
         let (session, secret) = text.split_once('.')?;
@@ -148,16 +157,31 @@ impl RefreshToken {
     }
 
     fn successor(&self, key: &[u8]) -> Option<Self> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-        mac.update(SUCCESSOR);
-        mac.update(self.text.as_bytes());
-        Some(Self::of(self.session.clone(), &mac.finalize().into_bytes()))
+        let secret = mac(key, SUCCESSOR)?.chain_update(&self.text).finalize().into_bytes();
+        let secret = &secret[..SECRET];
+        let mark = self.mark(key, secret)?.finalize().into_bytes();
+        Some(Self::of(self.session.clone(), &[secret, &mark[..SECRET]].concat()))
     }
 
-    fn of(session: SessionId, secret: &[u8]) -> Self {
-        let text = format!("{session}.{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
+    fn is_marked_by(&self, key: &[u8]) -> bool {
+        let text = self.text.split_once('.').map_or("", |(_, text)| text);
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        let Some((secret, mark)) = bytes.split_at_checked(SECRET) else { return false };
+        self.mark(key, secret).is_some_and(|expected| expected.verify_truncated_left(mark).is_ok())
+    }
+
+    fn mark(&self, key: &[u8], secret: &[u8]) -> Option<Hmac<Sha256>> {
+        Some(mac(key, MARK)?.chain_update(self.session.as_str()).chain_update(secret))
+    }
+
+    fn of(session: SessionId, bytes: &[u8]) -> Self {
+        let text = format!("{session}.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
         Self { session, text }
     }
+}
+
+fn mac(key: &[u8], purpose: &[u8]) -> Option<Hmac<Sha256>> {
+    Some(Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(purpose))
 }
 
 #[cfg(test)]
@@ -285,11 +309,23 @@ mod tests {
 
     #[test]
     fn a_successor_is_always_the_same_and_always_another() {
-        let first = RefreshToken::first(SessionId::from_bits([2; 12])).unwrap();
+        let first = tokens().first(SessionId::from_bits([2; 12])).unwrap();
         let (one, two) = (tokens().successors(&first), tokens().successors(&first));
         assert!(one == two && one.len() == 2 && one[0] != one[1] && one[0] != first);
         assert!(RefreshToken::parse(one[0].expose()) == Some(one[0].clone()));
         assert_ne!(one[0].hash(), first.hash());
+    }
+
+    #[test]
+    fn our_tokens_are_told_from_guesses() {
+        let (session, other) = (SessionId::from_bits([2; 12]), SessionId::from_bits([3; 12]));
+        let first = tokens().first(session.clone()).unwrap();
+        assert!(tokens().is_ours(&first) && tokens().successors(&first).iter().all(|token| tokens().is_ours(token)));
+        let (_, secret) = first.expose().split_once('.').unwrap();
+        let moved = RefreshToken::parse(&format!("{other}.{secret}")).unwrap();
+        let guess = RefreshToken::of(session.clone(), &[7; 32]);
+        let foreign = Tokens::new(Keys::new(ring(&[3])), SignedDuration::from_mins(15)).first(session).unwrap();
+        assert!([moved, guess, foreign].iter().all(|token| !tokens().is_ours(token)));
     }
 
     #[rstest]

@@ -107,7 +107,7 @@ impl Sessions {
     pub async fn open(&self, user: &User) -> Result<Grant, SessionError> {
         let now = self.clock.now();
         let id = SessionId::from_bits(ids::random_bytes()?);
-        let refresh = RefreshToken::first(id.clone())?;
+        let refresh = self.tokens.first(id.clone())?;
         let session = Session {
             id: id.clone(),
             user_id: user.id.clone(),
@@ -207,6 +207,8 @@ impl Sessions {
                 let same = successors.into_iter().find(|token| token.hash() == refresh.current_hash);
                 same.ok_or(SessionError::Invalid)
             }
+            // The session's id is no secret: a guess must not be able to end it.
+            Replay::Stolen if !self.tokens.is_ours(presented) => Err(SessionError::Invalid),
             Replay::Stolen => {
                 tracing::warn!(session = %session.id, "a used refresh token was presented: session revoked");
                 self.revoke(&session.id, now).await?;
