@@ -165,9 +165,23 @@ impl Orders {
         if order.status != Status::Pending {
             return Err(OrderError::NotCancellable(order.status));
         }
+        let settlement = self.cancellation(id)?;
+        if !self.store.orders.settle(&settlement).await? {
+            // Somebody was faster.
+            let settled = self.store.orders.find(id, &viewer_of(viewer)).await?;
+            return settled.map_or(Ok(None), |order| Err(OrderError::NotCancellable(order.status)));
+        }
+        let view = order.settled(&settlement).view();
+        self.views.invalidate(&(id.clone(), scope_of(viewer))).await;
+        self.redis.put(&view).await;
+        tracing::info!(order = %id, "order cancelled");
+        Ok(Some(view))
+    }
+
+    fn cancellation(&self, id: &OrderId) -> Result<Settlement, NoRandomness> {
         let now = self.clock.now();
         let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now);
-        let settlement = Settlement {
+        Ok(Settlement {
             id: id.clone(),
             from: Status::Pending,
             to: Status::Cancelled,
@@ -175,16 +189,7 @@ impl Orders {
             shortages: Vec::new(),
             outbox: vec![mail],
             at: now,
-        };
-        if !self.store.orders.settle(&settlement).await? {
-            // The worker was faster.
-            return Err(OrderError::NotCancellable(Status::Processed));
-        }
-        let view = order.settled(&settlement).view();
-        self.views.invalidate(&(id.clone(), scope_of(viewer))).await;
-        self.redis.put(&view).await;
-        tracing::info!(order = %id, "order cancelled");
-        Ok(Some(view))
+        })
     }
 
     /// A page of the viewer's orders; staff see all.

@@ -268,3 +268,22 @@ async fn the_message_reaches_the_queue_and_leaves_the_outbox() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_many_who_cancel_at_once_one_does_and_the_others_are_told_the_status() {
+    with_shop(async |shop| {
+        let token = shop.customer().await;
+        let id = shop.order(&token, None, DOCUMENTED_ORDER).await.json()["orderId"].as_str().unwrap().to_owned();
+        let (path, body) = (format!("/orders/{id}/cancel"), json!({}));
+        // As many connections to the database as there will be cancels: none waits for one.
+        futures::future::join_all((0..8).map(|_| shop.get("/orders", &token))).await;
+        let answers = futures::future::join_all((0..8).map(|_| shop.post(&path, &token, &body))).await;
+        let (done, late): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        assert_eq!((done.len(), late.len()), (1, 7));
+        for answer in late {
+            assert_eq!(answer.problem(), (409, "not_cancellable".into()));
+            assert_eq!(answer.json()["orderStatus"], "Cancelled");
+        }
+    })
+    .await;
+}
