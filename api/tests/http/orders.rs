@@ -113,7 +113,7 @@ async fn unknown_products_and_locations_are_told_apart() {
 #[case(r"{}", &["/location", "/items"])]
 #[case(r#"{"location":"bangalore","items":[]}"#, &["/items"])]
 #[case(r#"{"location":7,"totalAmount":"4324","items":{}}"#, &["/location", "/totalAmount", "/items"])]
-#[case(r#"{"location":"bangalore","totalAmount":0,"items":[{"productId":"67c8830b7ef1b848ac52ebec","quantity":1}]}"#, &["/totalAmount"])]
+#[case(r#"{"location":"bangalore","totalAmount":-0.01,"items":[{"productId":"67c8830b7ef1b848ac52ebec","quantity":1}]}"#, &["/totalAmount"])]
 #[case(r#"{"location":"bangalore","items":[{"productId":"x","quantity":0},{"quantity":1.5},{"productId":"67c8830b7ef1b848ac52ebec","quantity":"1"}]}"#,
     &["/items/1/productId", "/items/1/quantity", "/items/2/quantity", "/items/0/productId", "/items/0/quantity"])]
 #[case(r#"{"location":"bangalore","items":[{"productId":"67c8830b7ef1b848ac52ebec","quantity":1,"price":1}],"coupon":"x"}"#, &["/items/0/price", "/coupon"])]
@@ -284,6 +284,22 @@ async fn of_many_who_cancel_at_once_one_does_and_the_others_are_told_the_status(
             assert_eq!(answer.problem(), (409, "not_cancellable".into()));
             assert_eq!(answer.json()["orderStatus"], "Cancelled");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_of_what_is_free_may_say_so() {
+    with_shop(async |shop| {
+        let (token, staff) = (shop.customer().await, shop.staff().await);
+        let free = DOCUMENTED_ORDER.replace("4324", "0");
+        assert_eq!(shop.order(&token, None, &free).await.problem(), (409, "total_changed".into()));
+        for id in [MOUSE, LAMP] {
+            let body = json!({ "name": "Sample", "description": "", "price": 0 });
+            assert_eq!(shop.put(&format!("/products/{id}"), &staff, &body).await.status, 200);
+        }
+        let answer = shop.order(&token, None, &free).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["totalAmount"].clone()), (201, json!(0)));
     })
     .await;
 }

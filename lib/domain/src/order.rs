@@ -94,8 +94,8 @@ impl NewOrder {
         if let Err(error) = &location {
             faults.push(FieldFault::new("/location", error.to_string()));
         }
-        if raw.total.is_some_and(|total| total <= Decimal::ZERO) {
-            faults.push(FieldFault::new("/totalAmount", "must be a positive number"));
+        if raw.total.is_some_and(|total| total < Decimal::ZERO) {
+            faults.push(FieldFault::new("/totalAmount", "must not be negative"));
         }
         let lines = parse_lines(&raw.items, &mut faults);
         match location {
@@ -273,6 +273,7 @@ mod tests {
     #[case(Some("4324"), Ok(432_400))]
     #[case(Some("4324.00"), Ok(432_400))]
     #[case(Some("2824"), Err(432_400))]
+    #[case(Some("0"), Err(432_400))]
     fn a_total_must_equal_the_servers(#[case] total: Option<&str>, #[case] expected: Result<i64, i64>) {
         let order = NewOrder::parse(&raw("bangalore", total, &[(MOUSE, 1), (LAMP, 2)])).unwrap();
         let priced = match price(&order, &offers(), "INR".parse().unwrap()) {
@@ -281,6 +282,14 @@ mod tests {
             Err(other) => panic!("{other}"),
         };
         assert_eq!(priced, expected);
+    }
+
+    #[test]
+    fn what_is_free_costs_nothing() {
+        let mut offers = offers();
+        offers.get_mut(&MOUSE.parse().unwrap()).unwrap().price = Money::ZERO;
+        let order = NewOrder::parse(&raw("bangalore", Some("0"), &[(MOUSE, 2)])).unwrap();
+        assert_eq!(price(&order, &offers, "INR".parse().unwrap()).unwrap().total, Money::ZERO);
     }
 
     #[test]
