@@ -14,8 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// A client that is slower than this to send its request's head is cut off.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which no request's head arrives for this long is cut off. hyper has one time for a slow head and for
+/// a connection that idles between requests, and proxies keep idle ones for 60 to 90 s: were ours closed first, the next
+/// request on them would be lost.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// After a failed accept (no file handles left) trying again at once would only burn processor time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,7 +84,7 @@ impl Server {
             request.map(axum::body::Body::new)
         });
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
         let leaving = self.leaving.clone();

@@ -5,6 +5,10 @@ use std::time::Duration;
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::shop::{bearer, eventually, send, with_shop, with_shop_of};
 
@@ -202,5 +206,21 @@ async fn a_drain_says_so_and_goes_on_accepting() {
             .await;
         },
     )
+    .await;
+}
+
+/// Proxies keep idle connections; a request on one that the server has just closed is lost.
+#[tokio::test]
+async fn a_connection_outlives_a_pause_between_requests() {
+    with_shop(async |shop| {
+        let mut stream = TcpStream::connect(shop.base.trim_start_matches("http://")).await.unwrap();
+        for pause in [0, 11] {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = vec![0; 8_192];
+            let length = stream.read(&mut answer).await.unwrap();
+            assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "after {pause} s: {length} bytes");
+        }
+    })
     .await;
 }
