@@ -10,6 +10,7 @@ use crate::images::Images;
 use crate::progress::Progress;
 use crate::sample::Sample;
 use crate::stage::Stage;
+use crate::target::Cluster;
 use crate::tools::Tools;
 
 pub fn run(context: &Context) -> Result<()> {
@@ -81,7 +82,7 @@ fn lint(context: &Context) -> Result<()> {
 
 /// Every object that the charts render is accepted by the API server, field by field.
 fn dry_run(context: &Context) -> Result<()> {
-    let cluster = crate::cluster::Cluster::load(context)?;
+    let cluster = Cluster::load(context)?;
     for (release, values) in charts(context)? {
         let chart = context.repo.join("charts").join(release.chart);
         let render = cluster.helm(context)?.args(["template", release.name, "--namespace", "default", "--values", "-"]);
@@ -110,7 +111,7 @@ fn dry_run(context: &Context) -> Result<()> {
 }
 
 /// A ShopDeployment can only be checked where its kind is known; a CRD that is there is left alone.
-fn install_crds(context: &Context, cluster: &crate::cluster::Cluster) -> Result<()> {
+fn install_crds(context: &Context, cluster: &Cluster) -> Result<()> {
     let known = cluster.kubectl(context)?.args(["get", "crd", "shopdeployments.shop.xhipment.io"]).succeeds();
     if known {
         return Ok(());

@@ -1,22 +1,19 @@
 //! `cargo xtask cluster`: the kind cluster, or the current kubectl context when that is asked for.
 //! Never touches an existing context, cluster or ~/.kube/config.
 
-use std::fs;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
 
 use crate::command::Run;
-use crate::context::{Context, arguments_from_env, remove_file, variable, write_state};
+use crate::context::{Context, arguments_from_env, variable};
 use crate::docker::Docker;
 use crate::node_image::{self, Image};
 use crate::progress::{Progress, note};
-use crate::stage;
+use crate::target::{Cluster, NAME, creating, forget, kubeconfig, record, save, server_of};
 use crate::tools::Tools;
-use crate::{daemon, deps, host, ingress, net, node, sysctls};
+use crate::{daemon, deps, host, ingress, net, node, servers, started, sysctls};
 
 const HTTP_PORT: u16 = 8080;
 
@@ -56,90 +53,11 @@ pub enum Which {
     Current,
 }
 
-/// The cluster in use, as written down by `up`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "cluster", rename_all = "lowercase")]
-pub enum Cluster {
-    /// Ours, with a kubeconfig of its own.
-    Kind { http_port: u16, node_image: String },
-    /// The user's: only this context of this kubeconfig is ever named, and only while it leads to this server.
-    Current { context: String, server: String, kubeconfig: Option<String> },
-}
-
-impl Cluster {
-    /// The cluster that an earlier `up` made or was pointed at.
-    pub fn load(context: &Context) -> Result<Self> {
-        let cluster = Self::recorded(context)?.context("there is no cluster: run `cargo xtask cluster up` first")?;
-        cluster.verify(context)?;
-        Ok(cluster)
-    }
-
-    /// Fails when the user's context leads to another server than the one that was agreed to.
-    fn verify(&self, context: &Context) -> Result<()> {
-        let Self::Current { context: name, server, .. } = self else { return Ok(()) };
-        let now = server_of(self.kubectl(context)?)?;
-        if now != *server {
-            bail!(
-                "the context {name} leads to {now} now, but {server} was agreed to: nothing was done. \
-                 `cargo xtask cluster down` lets go of it"
-            );
-        }
-        Ok(())
-    }
-
-    pub fn recorded(context: &Context) -> Result<Option<Self>> {
-        let file = record(context);
-        match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
-        }
-    }
-
-    /// Our own kubeconfig, or the user's where another one than kubectl's default was agreed to.
-    pub fn kubeconfig(&self, context: &Context) -> Option<String> {
-        match self {
-            Self::Kind { .. } => Some(kubeconfig(context).display().to_string()),
-            Self::Current { kubeconfig, .. } => kubeconfig.clone(),
-        }
-    }
-
-    pub fn kubectl(&self, context: &Context) -> Result<Run> {
-        Ok(self.aim(context, Run::new(Tools::linked(context)?.kubectl), "--context"))
-    }
-
-    pub fn helm(&self, context: &Context) -> Result<Run> {
-        Ok(self.aim(context, Run::new(Tools::linked(context)?.helm), "--kube-context"))
-    }
-
-    fn aim(&self, context: &Context, run: Run, flag: &str) -> Run {
-        let run = match self.kubeconfig(context) {
-            Some(file) => run.env("KUBECONFIG", file),
-            None => run.without_env("KUBECONFIG"),
-        };
-        match self {
-            Self::Kind { .. } => run,
-            Self::Current { context: name, .. } => run.args([flag, name]),
-        }
-    }
-
-    /// Puts an image of our Docker daemon on the node.
-    pub fn load_image(&self, context: &Context, docker: &Docker, image: &str) -> Result<()> {
-        if matches!(self, Self::Current { .. }) {
-            bail!("images cannot be put on a cluster that is not ours: push {image} to a registry it pulls from");
-        }
-        let kind = docker.aim(Run::new(Tools::linked(context)?.kind));
-        kind.args(["load", "docker-image", "--name", node::NAME, image]).log_to(&context.log("load-image"))
-    }
-}
-
 pub fn run(context: &Context, action: &Action) -> Result<()> {
     match action {
         Action::Up(args) => {
             let _lock = context.lock()?;
-            stage::keep(context)?;
+            started::keep(context)?;
             up(context, args).map(drop)
         }
         Action::Down => {
@@ -214,24 +132,6 @@ fn put_ingress_image(context: &Context, docker: &Docker, cluster: &Cluster, imag
     }
 }
 
-fn record(context: &Context) -> PathBuf {
-    context.state().join("cluster.json")
-}
-
-pub fn kubeconfig(context: &Context) -> PathBuf {
-    context.state().join("kubeconfig")
-}
-
-pub fn save(context: &Context, cluster: &Cluster) -> Result<()> {
-    let text = serde_json::to_string_pretty(cluster).context("writing down the cluster")?;
-    write_state(&record(context), &text)?;
-    remove_file(&node::creating(context))
-}
-
-pub fn forget(context: &Context) -> Result<()> {
-    [record(context), node::creating(context), kubeconfig(context)].iter().try_for_each(|file| remove_file(file))
-}
-
 fn use_current(context: &Context, yes: bool) -> Result<Cluster> {
     let recorded = Cluster::recorded(context)?;
     if let Some(Cluster::Kind { .. }) = recorded {
@@ -267,11 +167,6 @@ fn use_current(context: &Context, yes: bool) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The address of the API server that a kubectl call would go to.
-fn server_of(kubectl: Run) -> Result<String> {
-    kubectl.args(["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).read()
-}
-
 fn confirm(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{question} There is no terminal to ask on: pass --yes to agree");
@@ -296,7 +191,7 @@ pub fn down(context: &Context) -> Result<()> {
         note("docker: our daemon did not end cleanly, so it is started to clean up");
         daemon::start(context)?;
     }
-    let has_node = record(context).exists() || node::creating(context).exists();
+    let has_node = record(context).exists() || creating(context).exists();
     match Docker::running(context) {
         Some(docker) => {
             deps::remove(context, &docker, deps::Data::Remove)?;
@@ -305,7 +200,7 @@ pub fn down(context: &Context) -> Result<()> {
             }
             docker.remove_network();
         }
-        None if has_node || deps::are_set_up(context) => {
+        None if has_node || servers::are_set_up(context) => {
             bail!("Docker, which has the cluster and the servers, does not answer: start it and run down again")
         }
         None => {}
@@ -319,7 +214,7 @@ pub fn down(context: &Context) -> Result<()> {
         host::finish_interrupted_install();
     }
     sysctls::restore(context)?;
-    stage::keep(context)?;
+    started::keep(context)?;
     println!(
         "The cluster and its servers are gone{}; built images stay in {}.",
         if ours { ", our Docker daemon too" } else { "" },
@@ -350,7 +245,7 @@ fn status(context: &Context) -> Result<()> {
         Some(cluster @ Cluster::Kind { http_port, .. }) => {
             let node =
                 if node::is_ready(context, &cluster).is_ok() { "Ready" } else { "not ready, `cluster up` repairs it" };
-            println!("cluster   kind-{}: node {node}", node::NAME);
+            println!("cluster   kind-{}: node {node}", NAME);
             let ingress = if net::http_get(http_port, "/").is_ok() { "answers" } else { "does not answer" };
             println!("ingress   http://127.0.0.1:{http_port} {ingress}");
             println!("          KUBECONFIG={}", kubeconfig(context).display());

@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Run, wait_until};
-use crate::context::{Context, boot_id, write_state};
-use crate::docker::Docker;
+use crate::context::{Context, boot_id, variable, write_state};
 use crate::progress::note;
 use crate::{host, sysctls};
 
@@ -32,6 +31,20 @@ pub fn address(context: &Context) -> String {
 
 pub fn is_alive(context: &Context) -> bool {
     pid(context).is_some()
+}
+
+/// The `DOCKER_HOST` of the daemon that the user's own client would talk to, where it names one: ours is not the user's.
+pub fn others_address(context: &Context) -> Option<String> {
+    variable("DOCKER_HOST").filter(|host| *host != address(context))
+}
+
+/// Whether a daemon that is not ours answers.
+pub fn another_answers(context: &Context) -> bool {
+    let ask = Run::new("docker").arg("version");
+    match others_address(context) {
+        Some(host) => ask.env("DOCKER_HOST", host).succeeds(),
+        None => ask.without_env("DOCKER_HOST").succeeds(),
+    }
 }
 
 /// Whether a daemon of ours runs or did not end cleanly.
@@ -287,7 +300,7 @@ pub fn unmount_below(dir: &Path) -> Result<()> {
 }
 
 fn put_back_network(context: &Context, before: &Before) -> Result<()> {
-    if Docker::other(context).answers() {
+    if another_answers(context) {
         note("docker: another daemon runs by now, so the network devices and packet rules are left to it");
         return Ok(());
     }

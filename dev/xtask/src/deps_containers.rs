@@ -1,5 +1,5 @@
 //! The containers of the four servers: made, started and asked whether they let us in.
-//! Which servers and where is `deps.rs`; the images are `deps_images.rs`.
+//! Which servers and where is `servers.rs`; the images are `deps_images.rs`.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::wait_until;
 use crate::context::{Context, key_of, write_state};
-use crate::deps::{LABEL, MONGODB_USER, Server, Settings, random_hex};
 use crate::deps_images::ServerImage;
-use crate::docker::{Docker, NETWORK};
+use crate::docker::{Docker, LABEL, NETWORK};
 use crate::mongo::{self, Value};
 use crate::net;
 use crate::progress::note;
+use crate::servers::{MONGODB_USER, Server, Settings, random_hex};
 
 /// What it takes to start a server.
 pub struct Start<'a> {

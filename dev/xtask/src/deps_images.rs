@@ -11,7 +11,7 @@ use crate::context::{Context, key_of};
 use crate::docker::Docker;
 use crate::host::{self, needed, require};
 use crate::progress::note;
-use crate::{daemon, deps::Server};
+use crate::{daemon, servers::Server};
 
 const MONGODB_STAND_IN: &str = "secantus-mdb";
 const MONGODB_STAND_IN_VERSION: &str = "0.5.3-beta.196";

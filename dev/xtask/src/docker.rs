@@ -7,14 +7,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::Run;
-use crate::context::{Context, variable};
+use crate::context::Context;
 use crate::daemon;
-use crate::deps::LABEL;
 use crate::host::{self, needed};
 use crate::progress::note;
 
 /// The network that kind puts its nodes on; ours are on it too, so that pods reach them by name.
 pub const NETWORK: &str = "kind";
+/// On containers, volumes and networks of ours; on a container it is the key of what it was made from.
+pub const LABEL: &str = "xhipment.key";
 const PULL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the choice of an engine rests on.
@@ -64,21 +65,16 @@ impl Docker {
         if daemon::is_alive(context) {
             return Some(Self::ours(context));
         }
-        let other = Self::other(context);
-        other.answers().then_some(other)
+        daemon::another_answers(context).then(|| Self::other(context))
     }
 
     fn ours(context: &Context) -> Self {
         Self { host: Some(daemon::address(context)), ours: true }
     }
 
-    /// The daemon that the user's own client would talk to; a `DOCKER_HOST` of ours is not the user's.
-    pub fn other(context: &Context) -> Self {
-        Self { host: variable("DOCKER_HOST").filter(|host| *host != daemon::address(context)), ours: false }
-    }
-
-    pub fn answers(&self) -> bool {
-        self.run().arg("version").succeeds()
+    /// The daemon that the user's own client would talk to.
+    fn other(context: &Context) -> Self {
+        Self { host: daemon::others_address(context), ours: false }
     }
 
     /// `DOCKER_HOST` of our daemon.
@@ -91,7 +87,7 @@ impl Docker {
         let other = Self::other(context);
         let facts = Facts {
             ours_runs: daemon::is_alive(context),
-            other_answers: other.answers(),
+            other_answers: daemon::another_answers(context),
             debian: host::is_debian(),
             root: host::is_root(),
             dockerd_installed: host::find("dockerd").is_some(),

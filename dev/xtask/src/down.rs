@@ -5,11 +5,12 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use crate::accounts::Accounts;
-use crate::cluster::{self, Cluster};
+use crate::cluster;
 use crate::context::Context;
 use crate::helm::{self, OPERATOR};
 use crate::progress::note;
 use crate::sample::Sample;
+use crate::target::Cluster;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

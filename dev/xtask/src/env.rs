@@ -4,11 +4,11 @@
 use anyhow::Result;
 
 use crate::accounts::Accounts;
-use crate::cluster::Cluster;
 use crate::context::{Context, variable};
-use crate::deps::{Deps, Endpoints};
 use crate::docker::Docker;
 use crate::sample::Sample;
+use crate::servers::{Deps, Endpoints};
+use crate::target::Cluster;
 use crate::tools::Tools;
 
 /// Prints the exports, for `eval "$(cargo xtask env)"`.

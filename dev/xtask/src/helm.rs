@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::images::Images;
+use crate::target::Cluster;
 
 /// A chart of this checkout as a release.
 #[derive(Clone, Copy, Debug)]

@@ -9,12 +9,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-use crate::cluster::Cluster;
 use crate::command::Run;
 use crate::context::{Context, key_of, variable};
 use crate::docker::Docker;
 use crate::host::require;
 use crate::progress::note;
+use crate::target::Cluster;
 
 const REGISTRY: &str = "localhost/xhipment";
 const CA_ROOTS: &str = "etc/ssl/certs/ca-certificates.crt";

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::cluster::Cluster;
 use crate::command::wait_until;
 use crate::context::{Context, key_of};
 use crate::docker::Docker;
 use crate::net;
 use crate::node_image::Image;
 use crate::progress::note;
+use crate::target::Cluster;
 use crate::tools::{self, TRAEFIK};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY tmp /tmp\nCOPY traefik /traefik\nENTRYPOINT [\"/traefik\"]\n";

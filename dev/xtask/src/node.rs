@@ -1,21 +1,18 @@
-//! The kind node: created, started again, replaced when it was left half made, removed. Which cluster is in use is `cluster.rs`.
+//! The kind node: created, started again, replaced when it was left half made, removed. Which cluster is in use is `target.rs`.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cluster::{Cluster, forget, kubeconfig, save};
 use crate::command::{Run, wait_until};
 use crate::context::Context;
 use crate::docker::Docker;
 use crate::progress::note;
+use crate::target::{Cluster, NAME, creating, forget, kubeconfig, save};
 use crate::tools::Tools;
 use crate::{net, sysctls};
 
-/// The cluster's name in kind.
-pub const NAME: &str = "xhipment";
 const CONTAINER: &str = "xhipment-control-plane";
 
 pub fn check_port(context: &Context, http_port: u16) -> Result<()> {
@@ -112,9 +109,4 @@ pub fn remove(context: &Context, docker: &Docker) -> Result<()> {
         // Without kind, the node is a container like any other.
         Err(_) => docker.remove_containers(&[CONTAINER]),
     }
-}
-
-/// There while a node is ours but not whole.
-pub fn creating(context: &Context) -> PathBuf {
-    context.state().join("cluster.creating")
 }

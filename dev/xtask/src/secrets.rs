@@ -5,11 +5,11 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::accounts::{Account, Accounts};
-use crate::cluster::Cluster;
 use crate::context::Context;
-use crate::deps::{Deps, Endpoints};
 use crate::progress::note;
 use crate::sample::Sample;
+use crate::servers::{Deps, Endpoints};
+use crate::target::Cluster;
 
 /// `cargo xtask secrets`
 pub fn run(context: &Context) -> Result<()> {

@@ -10,12 +10,12 @@ use shop_domain::money::Amount;
 use ureq::http::StatusCode;
 
 use crate::accounts::Accounts;
-use crate::cluster::Cluster;
 use crate::command::wait_until;
 use crate::context::Context;
 use crate::env;
 use crate::progress::note;
 use crate::shop::Shop;
+use crate::target::Cluster;
 
 /// The worker applies it within a second; a worker that is being started takes longer.
 const APPLY_LIMIT: Duration = Duration::from_secs(90);

@@ -1,66 +1,39 @@
 //! What tests and checks need around them: the servers, the cluster, the operator of this checkout.
 //! Remembers what was not there before, also across an interrupted run, and takes that down again; what ran before is left.
 
-use std::fs;
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 
-use crate::cluster::{self, Cluster};
-use crate::context::{Context, remove_file, write_state};
-use crate::deps::{self, Data, Deps, Endpoints};
+use crate::cluster;
+use crate::context::Context;
+use crate::deps::{self, Data};
 use crate::helm::{self, OPERATOR};
 use crate::progress::note;
+use crate::servers::{self, Deps, Endpoints};
+use crate::started::{self, Part, Started};
+use crate::target::Cluster;
 use crate::up;
 
 /// Variables for the test programs.
 pub type Env = Vec<(&'static str, String)>;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Stage {
-    started: Vec<Started>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Started {
-    Cluster,
-    Servers,
-    Operator,
+    started: Started,
 }
 
 /// Namespaces of tests carry one of these labels.
 const TEST_NAMESPACES: [&str; 2] = ["shop.xhipment.io/test", "app.kubernetes.io/part-of=xhipment-e2e"];
 
-/// What tests have started stays from now on: somebody asked for it by name, or it is gone.
-pub fn keep(context: &Context) -> Result<()> {
-    remove_file(&file(context))
-}
-
-fn file(context: &Context) -> PathBuf {
-    context.state().join("stage.json")
-}
-
 impl Stage {
     /// An empty stage, or what an interrupted run left standing.
     pub fn open(context: &Context) -> Result<Self> {
-        let file = file(context);
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(Self::default()) };
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", file.display()))
-    }
-
-    fn will_start(&mut self, context: &Context, what: Started) -> Result<()> {
-        if !self.started.contains(&what) {
-            self.started.push(what);
-        }
-        let text = serde_json::to_string(self).context("noting what is started")?;
-        write_state(&file(context), &text)
+        Ok(Self { started: Started::load(context)? })
     }
 
     /// MongoDB, Redis, SQS and SES, as this machine reaches them.
     pub fn servers(&mut self, context: &Context) -> Result<Env> {
-        if !deps::are_set_up(context) {
-            self.will_start(context, Started::Servers)?;
+        if !servers::are_set_up(context) {
+            self.started.add(context, Part::Servers)?;
         }
         let servers = deps::up(context, deps::PortArgs::from_env()?)?;
         let mut env = Env::new();
@@ -91,7 +64,7 @@ impl Stage {
         let cluster = Cluster::load(context)?;
         sweep(context, &cluster)?;
         if !has_operator(context, &cluster)? {
-            self.will_start(context, Started::Operator)?;
+            self.started.add(context, Part::Operator)?;
         }
         let images = up::make_images(context)?;
         up::install_operator(context, &cluster, &images)?;
@@ -112,26 +85,25 @@ impl Stage {
 
     /// Takes down what was started here.
     pub fn strike(self, context: &Context) -> Result<()> {
-        let started = |what| self.started.contains(&what);
-        if started(Started::Cluster) {
+        if self.started.has(Part::Cluster) {
             note("taking down the cluster that was started for this");
-            if started(Started::Servers) || !deps::are_set_up(context) {
+            if self.started.has(Part::Servers) || !servers::are_set_up(context) {
                 return cluster::down(context);
             }
             cluster::remove_alone(context)?;
-        } else if started(Started::Operator) {
+        } else if self.started.has(Part::Operator) {
             helm::uninstall(context, &Cluster::load(context)?, OPERATOR)?;
         }
-        if started(Started::Servers) {
+        if self.started.has(Part::Servers) {
             note("taking down the servers that were started for this");
             deps::down(context, Data::Remove)?;
         }
-        keep(context)
+        started::keep(context)
     }
 
     fn start_cluster(&mut self, context: &Context) -> Result<()> {
         if Cluster::recorded(context)?.is_none() {
-            self.will_start(context, Started::Cluster)?;
+            self.started.add(context, Part::Cluster)?;
         }
         cluster::up(context, &cluster::UpArgs::from_env()?).map(drop)
     }

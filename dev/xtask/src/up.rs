@@ -7,18 +7,20 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::accounts::Accounts;
-use crate::cluster::{self, Cluster, Which};
+use crate::cluster::{self, Which};
 use crate::command::wait_until;
 use crate::context::Context;
-use crate::deps::{self, Deps};
+use crate::deps;
 use crate::docker::Docker;
 use crate::helm::{self, OPERATOR};
 use crate::images::{self, Images};
 use crate::net;
 use crate::progress::{Progress, note};
 use crate::sample::{Metadata, Sample};
+use crate::servers::Deps;
 use crate::shop::Shop;
-use crate::{env, secrets, seed, stage};
+use crate::target::Cluster;
+use crate::{env, secrets, seed, started};
 
 /// From the last write to a shop that is ready: pods start in seconds, a laptop under load takes longer.
 const READY_LIMIT: Duration = Duration::from_mins(3);
@@ -42,7 +44,7 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let _lock = context.lock()?;
-    stage::keep(context)?;
+    started::keep(context)?;
     match args.cluster.cluster {
         Which::Kind => on_kind(context, args),
         Which::Current => on_current(context, args),
