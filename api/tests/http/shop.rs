@@ -78,6 +78,12 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
+    /// Where the request is at fault, as a problem tells it.
+    pub fn pointers(&self) -> Vec<String> {
+        let faults = self.json()["errors"].as_array().cloned().unwrap_or_default();
+        faults.iter().filter_map(|fault| fault["pointer"].as_str().map(str::to_owned)).collect()
+    }
+
     /// Status and code of a problem; its form is checked.
     #[track_caller]
     pub fn problem(&self) -> (u16, String) {
