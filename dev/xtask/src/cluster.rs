@@ -185,26 +185,16 @@ pub fn down(context: &Context) -> Result<()> {
         println!("Let go of the context {name}; nothing in it was removed.");
         return Ok(());
     }
-    let ours = daemon::left_traces(context);
-    if ours && !daemon::is_alive(context) && host::is_root() {
-        // Containers and volumes are removed by the daemon that knows them.
-        note("docker: our daemon did not end cleanly, so it is started to clean up");
-        daemon::start(context)?;
-    }
     let has_node = record(context).exists() || creating(context).exists();
-    match Docker::running(context) {
-        Some(docker) => {
-            deps::remove(context, &docker, deps::Data::Remove)?;
-            if has_node {
-                node::remove(context, &docker)?;
-            }
-            docker.remove_network();
+    let docker = Docker::to_clean_up(context, has_node || servers::are_set_up(context))?;
+    if let Some(docker) = &docker {
+        deps::remove(context, docker, deps::Data::Remove)?;
+        if has_node {
+            node::remove(context, docker)?;
         }
-        None if has_node || servers::are_set_up(context) => {
-            bail!("Docker, which has the cluster and the servers, does not answer: start it and run down again")
-        }
-        None => {}
+        docker.remove_network();
     }
+    let ours = docker.is_some_and(|docker| docker.is_ours());
     forget(context)?;
     if ours {
         daemon::stop(context)?;
@@ -245,7 +235,7 @@ fn status(context: &Context) -> Result<()> {
         Some(cluster @ Cluster::Kind { http_port, .. }) => {
             let node =
                 if node::is_ready(context, &cluster).is_ok() { "Ready" } else { "not ready, `cluster up` repairs it" };
-            println!("cluster   kind-{}: node {node}", NAME);
+            println!("cluster   kind-{NAME}: node {node}");
             let ingress = if net::http_get(http_port, "/").is_ok() { "answers" } else { "does not answer" };
             println!("ingress   http://127.0.0.1:{http_port} {ingress}");
             println!("          KUBECONFIG={}", kubeconfig(context).display());

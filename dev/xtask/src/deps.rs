@@ -80,22 +80,17 @@ pub fn run(context: &Context, action: &Action) -> Result<()> {
 
 /// Removes the servers, and our own daemon where nothing else needs it. Fine to repeat.
 pub fn down(context: &Context, data: Data) -> Result<()> {
-    if daemon::left_traces(context) && !daemon::is_alive(context) {
-        // Containers and volumes are removed by the daemon that knows them.
-        daemon::start(context)?;
-    }
-    match Docker::running(context) {
-        Some(docker) => {
-            remove(context, &docker, data)?;
-            if Cluster::recorded(context)?.is_none() {
-                docker.remove_network();
-            }
+    let alone = Cluster::recorded(context)?.is_none();
+    if let Some(docker) = Docker::to_clean_up(context, are_set_up(context))? {
+        remove(context, &docker, data)?;
+        if alone {
+            docker.remove_network();
         }
-        None if are_set_up(context) => bail!("Docker, which has the servers, does not answer: start it and run again"),
-        None => {}
+        if alone && docker.is_ours() {
+            daemon::stop(context)?;
+        }
     }
-    if Cluster::recorded(context)?.is_none() {
-        daemon::stop(context)?;
+    if alone {
         sysctls::restore(context)?;
     }
     println!("The servers are gone{}.", if data == Data::Keep { "; their data is kept for the next up" } else { "" });

@@ -122,6 +122,25 @@ impl Docker {
         Ok(Self::ours(context))
     }
 
+    /// The daemon that has what is to be removed: one of ours that ended is started again, for only it knows its containers
+    /// and volumes. `None` where there is nothing to remove and no daemon.
+    pub fn to_clean_up(context: &Context, something_left: bool) -> Result<Option<Self>> {
+        let ended = !daemon::is_alive(context) && host::is_root();
+        if ended && daemon::left_traces(context) {
+            note("docker: our daemon did not end cleanly, so it is started to clean up");
+            daemon::start(context)?;
+        } else if ended && something_left && daemon::has_data(context) && !daemon::another_answers(context) {
+            note("docker: our daemon has what is left, so it is started to clean up");
+            daemon::start(context)?;
+        }
+        match Self::running(context) {
+            None if something_left => {
+                bail!("Docker, which has what is to be removed, does not answer: start it and run again")
+            }
+            running => Ok(running),
+        }
+    }
+
     pub fn is_ours(&self) -> bool {
         self.ours
     }
