@@ -47,11 +47,6 @@ pub fn another_answers(context: &Context) -> bool {
     }
 }
 
-/// Whether a daemon of ours ever ran with this cache.
-pub fn has_data(context: &Context) -> bool {
-    data_root(context).exists()
-}
-
 /// Whether a daemon of ours runs or did not end cleanly.
 pub fn left_traces(context: &Context) -> bool {
     is_alive(context) || before_file(context).exists()

@@ -1,13 +1,14 @@
 //! Which Docker daemon is used and why, and calls to it: images, containers, networks.
 //! Our own daemon's life is daemon.rs.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::Run;
-use crate::context::Context;
+use crate::context::{Context, write_state};
 use crate::daemon;
 use crate::host::{self, needed};
 use crate::progress::note;
@@ -16,6 +17,7 @@ use crate::progress::note;
 pub const NETWORK: &str = "kind";
 /// On containers, volumes and networks of ours; on a container it is the key of what it was made from.
 pub const LABEL: &str = "xhipment.key";
+const OURS: &str = "ours";
 const PULL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the choice of an engine rests on.
@@ -98,7 +100,7 @@ impl Docker {
             Choice::UseOther => {
                 note(format!("docker: a daemon answers at {asked}, so that one is used"));
                 daemon::clean_traces(context)?;
-                return Ok(other);
+                return other.noted(context);
             }
             Choice::UseOurs => note("docker: our own daemon runs already"),
             Choice::RefuseNotDebian | Choice::RefuseNotRoot => bail!("{}", refusal(choice, &asked)),
@@ -119,7 +121,13 @@ impl Docker {
             }
             daemon::start(context)?;
         }
-        Ok(Self::ours(context))
+        Self::ours(context).noted(context)
+    }
+
+    /// Written down, so that what is on this daemon is found there again.
+    fn noted(self, context: &Context) -> Result<Self> {
+        write_state(&in_use(context), if self.ours { OURS } else { "another" })?;
+        Ok(self)
     }
 
     /// The daemon that has what is to be removed: one of ours that ended is started again, for only it knows its containers
@@ -129,7 +137,7 @@ impl Docker {
         if ended && daemon::left_traces(context) {
             note("docker: our daemon did not end cleanly, so it is started to clean up");
             daemon::start(context)?;
-        } else if ended && something_left && daemon::has_data(context) && !daemon::another_answers(context) {
+        } else if ended && something_left && fs::read_to_string(in_use(context)).is_ok_and(|engine| engine == OURS) {
             note("docker: our daemon has what is left, so it is started to clean up");
             daemon::start(context)?;
         }
@@ -226,6 +234,11 @@ impl Docker {
             note(format!("docker: the network {NETWORK} stays, another container is on it"));
         }
     }
+}
+
+/// Which daemon `up` took last.
+fn in_use(context: &Context) -> PathBuf {
+    context.state().join("engine")
 }
 
 fn refusal(choice: Choice, asked: &str) -> String {
