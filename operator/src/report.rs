@@ -204,7 +204,8 @@ async fn announce(ctx: &Context, shop: &ShopDeployment, before: &[ApiCondition],
             condition.is_bad() && earlier.is_some_and(|earlier| earlier.reason != format!("{:?}", condition.reason));
         if told && condition.status != Status::Unknown && (turned || worse) {
             let type_ = if condition.is_bad() { EventType::Warning } else { EventType::Normal };
-            let note = format!("{name} is {status}: {}", condition.message);
+            let colon = if condition.message.is_empty() { "" } else { ": " };
+            let note = format!("{name} is {status}{colon}{}", condition.message);
             ctx.event(shop, type_, &format!("{:?}", condition.reason), note).await;
         }
     }

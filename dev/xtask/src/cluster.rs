@@ -182,7 +182,7 @@ fn confirm(question: &str) -> Result<bool> {
 pub fn down(context: &Context) -> Result<()> {
     if let Some(Cluster::Current { context: name, .. }) = Cluster::recorded(context)? {
         forget(context)?;
-        println!("Let go of the context {name}; nothing in it was removed.");
+        println!("Let go of the context {name}.");
         return Ok(());
     }
     let has_node = record(context).exists() || creating(context).exists();
