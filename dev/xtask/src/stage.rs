@@ -110,21 +110,22 @@ impl Stage {
 }
 
 /// Removes the namespaces that interrupted tests left; their shops' operators are gone, so nobody else ends these.
+/// One that is on its way out belongs to a test that has ended in good order: it may be gone at any moment.
 fn sweep(context: &Context, cluster: &Cluster) -> Result<()> {
     for label in TEST_NAMESPACES {
         let kubectl = || cluster.kubectl(context);
-        let left =
-            kubectl()?.args(["get", "namespaces", "-l", label, "-o", "jsonpath={.items[*].metadata.name}"]).read()?;
+        let active = ["get", "namespaces", "--field-selector", "status.phase=Active", "-l", label];
+        let left = kubectl()?.args(active).args(["-o", "jsonpath={.items[*].metadata.name}"]).read()?;
         for namespace in left.split_whitespace() {
             note(format!("removing namespace {namespace} of an interrupted test"));
             let shops = kubectl()?.args(["-n", namespace, "get", "shops", "-o", "name"]).read().unwrap_or_default();
             for shop in shops.lines() {
                 let none = r#"{"metadata":{"finalizers":null}}"#;
-                kubectl()?.args(["-n", namespace, "delete", shop, "--wait=false"]).read()?;
+                kubectl()?.args(["-n", namespace, "delete", shop, "--ignore-not-found", "--wait=false"]).read()?;
                 // One without finalizers is gone by now.
                 kubectl()?.args(["-n", namespace, "patch", shop, "--type=merge", "-p", none]).succeeds();
             }
-            kubectl()?.args(["delete", "namespace", namespace, "--wait=false"]).read()?;
+            kubectl()?.args(["delete", "namespace", namespace, "--ignore-not-found", "--wait=false"]).read()?;
         }
     }
     Ok(())
