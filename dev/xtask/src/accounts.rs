@@ -1,12 +1,11 @@
 //! The demo shop's accounts and keys for local use: generated once, kept in the state folder, readable by its owner only.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, remove_file, write_state};
+use crate::context::{Context, read_state, remove_file, write_state};
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Account {
@@ -39,12 +38,7 @@ impl Accounts {
 
     /// The accounts of an earlier run.
     pub fn kept(context: &Context) -> Result<Option<Self>> {
-        let file = file(context);
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
-        let accounts = serde_json::from_str(&text);
-        accounts
-            .map(Some)
-            .with_context(|| format!("{} is damaged: remove it and run `cargo xtask up` again", file.display()))
+        read_state(&file(context))
     }
 
     /// Forgets them, when the database that knows them has gone.

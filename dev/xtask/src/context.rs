@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 /// Docker and containerd put sockets below the cache directory; a socket path may have 107 bytes.
@@ -90,6 +91,17 @@ fn lock_file(path: &Path, patience: &str) -> Result<File> {
 )]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Reads a file of the state folder; `None` where there is none.
+pub fn read_state<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+    match fs::read_to_string(file) {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
 }
 
 /// Writes a file of the state folder, readable by its owner only: the whole of it or, after a crash, what was there before.

@@ -2,13 +2,12 @@
 //! Starts nothing; what is written down here is made by `deps.rs`.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, write_state};
+use crate::context::{Context, read_state, write_state};
 
 pub const MONGODB_USER: &str = "shop";
 /// Where the servers listen on 127.0.0.1.
@@ -138,14 +137,7 @@ impl Settings {
     }
 
     pub fn load(context: &Context) -> Result<Option<Self>> {
-        let file = Self::file(context);
-        match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
-        }
+        read_state(&Self::file(context))
     }
 
     pub fn load_or_make(context: &Context, ports: Ports) -> Result<Self> {

@@ -1,12 +1,11 @@
 //! What tests and checks have started and must take down, written down so that it outlives an interrupted run.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, remove_file, write_state};
+use crate::context::{Context, read_state, remove_file, write_state};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
@@ -21,9 +20,7 @@ pub struct Started(Vec<Part>);
 impl Started {
     /// Nothing, or what an interrupted run left standing.
     pub fn load(context: &Context) -> Result<Self> {
-        let file = file(context);
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(Self::default()) };
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", file.display()))
+        Ok(read_state(&file(context))?.unwrap_or_default())
     }
 
     /// To be called before the part is started.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, boot_id, remove_file, write_state};
+use crate::context::{Context, boot_id, read_state, remove_file, write_state};
 use crate::progress::note;
 
 const CHANGED: [&str; 7] = [
@@ -28,7 +28,7 @@ struct Noted {
 
 /// Notes the settings as they are now, unless they have been noted since the machine was started.
 pub fn save(context: &Context) -> Result<()> {
-    if noted(context)?.is_some_and(|noted| noted.boot == boot_id()) {
+    if read_state::<Noted>(&file(context))?.is_some_and(|noted| noted.boot == boot_id()) {
         return Ok(());
     }
     let values = CHANGED.iter().filter_map(|name| Some(((*name).to_owned(), read(name)?))).collect();
@@ -39,7 +39,7 @@ pub fn save(context: &Context) -> Result<()> {
 
 /// Puts the settings back. What only root may change is named.
 pub fn restore(context: &Context) -> Result<()> {
-    let Some(noted) = noted(context)? else { return Ok(()) };
+    let Some(noted) = read_state::<Noted>(&file(context))? else { return Ok(()) };
     if noted.boot == boot_id() {
         for (name, value) in &noted.values {
             let differs = read(name).is_some_and(|now| now != *value);
@@ -53,13 +53,6 @@ pub fn restore(context: &Context) -> Result<()> {
 
 fn file(context: &Context) -> PathBuf {
     context.state().join("sysctls.json")
-}
-
-fn noted(context: &Context) -> Result<Option<Noted>> {
-    let file = file(context);
-    let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
-    let noted = serde_json::from_str(&text);
-    noted.map(Some).with_context(|| format!("{} is damaged: remove it", file.display()))
 }
 
 fn read(name: &str) -> Option<String> {

@@ -1,13 +1,12 @@
 //! The cluster in use, as `cluster up` wrote it down, and the programs aimed at it. Starts and removes nothing.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Run;
-use crate::context::{Context, remove_file, write_state};
+use crate::context::{Context, read_state, remove_file, write_state};
 use crate::docker::Docker;
 use crate::tools::Tools;
 
@@ -46,14 +45,7 @@ impl Cluster {
     }
 
     pub fn recorded(context: &Context) -> Result<Option<Self>> {
-        let file = record(context);
-        match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .with_context(|| format!("{} is damaged: remove it, then run down and up", file.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
-        }
+        read_state(&record(context))
     }
 
     /// Our own kubeconfig, or the user's where another one than kubectl's default was agreed to.
