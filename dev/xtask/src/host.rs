@@ -64,12 +64,16 @@ pub fn ensure_packages(context: &Context, wanted: &[Needed]) -> Result<()> {
     note(format!("packages: installing {list} with apt-get"));
     let log = context.log("packages");
     let apt = || Run::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive");
-    apt().args(["update", "-q"]).log_to(&log)?;
     // A package may start its service when it is installed; ours are started by hand.
     let policy = KeepServicesDown::new()?;
-    let installed = apt().args(["install", "-qy", "--no-install-recommends"]).args(&packages).log_to(&log);
+    let installed = apt()
+        .args(["update", "-q"])
+        .log_to(&log)
+        .and_then(|()| apt().args(["install", "-qy", "--no-install-recommends"]).args(&packages).log_to(&log));
     drop(policy);
-    installed.context("install the packages by hand or give the machine access to its package mirror, then run again")
+    installed.with_context(|| {
+        format!("install {list} by hand or give the machine access to its package mirror, then run again")
+    })
 }
 
 /// Fails with a hint when a compiler that xtask cannot install is missing.
