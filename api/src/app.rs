@@ -15,6 +15,7 @@ use shop_runtime::{
     queue::Queue,
     shutdown::Shutdown,
     telemetry,
+    trust::{PrivateCa, TrustError},
 };
 use shop_store::{Store, StoreError, catalogue_cache::CatalogueCache, order_cache::OrderCache, redis_link::RedisLink};
 use tokio::time::Instant;
@@ -84,6 +85,8 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -125,14 +128,15 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     config.validate()?;
     let Surroundings { clock, shutdown } = surroundings;
     let keys = Keys::load(&config.auth.auth_keys_file).await?;
-    let store = Store::connect(&config.store.mongodb_uri, &config.store.mongodb_database).await?;
+    let ca = config.store.ca()?;
+    let store = connect(&config.store, ca.as_ref()).await?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
     readiness.close(GATE, "has not answered yet");
     let ops_routes = ops::router(readiness.clone(), metrics.clone());
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
     keys.follow(config.auth.auth_keys_file.clone(), &shutdown);
-    let base = Base { store, keys, clock, shutdown: shutdown.clone(), metrics };
+    let base = Base { store, keys, clock, shutdown: shutdown.clone(), metrics, ca };
     let relay = start_senders(&config, &base).await?;
     let app = build(&config, &base, relay)?;
     app.limits.keep_small(&shutdown);
@@ -153,6 +157,10 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     Ok(Running { http_addr, ops_addr, shutdown, drain })
 }
 
+async fn connect(config: &StoreConfig, ca: Option<&PrivateCa>) -> Result<Store, StoreError> {
+    Store::connect_trusting(&config.mongodb_uri, &config.mongodb_database, ca.map(PrivateCa::path)).await
+}
+
 /// What all parts are made from.
 struct Base {
     store: Store,
@@ -160,13 +168,14 @@ struct Base {
     clock: Clock,
     shutdown: Shutdown,
     metrics: Metrics,
+    ca: Option<PrivateCa>,
 }
 
 /// Starts what works beside the requests: relay, mailer, sweeper.
 async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError> {
     let sqs = Service { region: config.queue.sqs_region.clone(), endpoint: config.queue.endpoint() };
     let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
-    let queue = Queue::new(aws::sqs(&sqs).await, config.queue.queue()?);
+    let queue = Queue::new(aws::sqs_trusting(&sqs, base.ca.as_ref()).await, config.queue.queue()?);
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
         outbox: base.store.outbox.clone(),
@@ -189,13 +198,13 @@ async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, Star
 }
 
 fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartError> {
-    let Base { store, keys, clock, shutdown, metrics } = base;
+    let Base { store, keys, clock, shutdown, metrics, ca } = base;
     let lifetime = SignedDuration::from_mins(config.auth.access_token_minutes.into());
     let sessions = Sessions::new(store.clone(), Tokens::new(keys.clone(), lifetime), clock.clone());
     let shop = &config.store.mongodb_database;
     let (catalogue_cache, order_cache) = match config.store.redis_url() {
         Some(url) => {
-            let link = RedisLink::connect(url, shop)?;
+            let link = RedisLink::connect_trusting(url, shop, ca.as_ref().map(PrivateCa::pem))?;
             (CatalogueCache::new(link.clone()), OrderCache::new(link))
         }
         None => (CatalogueCache::disabled(), OrderCache::disabled()),
@@ -247,6 +256,8 @@ async fn first_contact(store: Store, accounts: Accounts, staff: Option<StaffAcco
 pub enum MigrateError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("cannot use SHOP_MONGODB_URI")]
     Uri(#[source] StoreError),
     #[error("MongoDB did not answer within {seconds} s; is SHOP_MONGODB_URI right and the server up?")]
@@ -258,7 +269,7 @@ pub enum MigrateError {
 /// Makes the indexes; asks until MongoDB answers, but no longer than `patience`.
 pub async fn migrate(config: &StoreConfig, patience: Duration) -> Result<(), MigrateError> {
     config.validate()?;
-    let store = Store::connect(&config.mongodb_uri, &config.mongodb_database).await.map_err(MigrateError::Uri)?;
+    let store = connect(config, config.ca()?.as_ref()).await.map_err(MigrateError::Uri)?;
     let started = Instant::now();
     let log = |error: &StoreError, _| {
         tracing::warn!(error = telemetry::chain(error), "MongoDB does not answer, trying again");

@@ -10,6 +10,7 @@ use shop_domain::money::Currency;
 use shop_runtime::{
     parsers::{secret_line, trimmed, trimmed_secret},
     queue::QueueAddress,
+    trust::{PrivateCa, TrustError},
 };
 
 /// What the process was asked to do.
@@ -63,6 +64,9 @@ pub struct StoreConfig {
     #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true,
           value_parser = trimmed_secret)]
     redis_url: Option<SecretString>,
+    /// PEM file of a private CA that `MongoDB`, Redis and SQS may be certified by.
+    #[arg(long, env = "SHOP_CA_FILE", value_name = "SHOP_CA_FILE", value_parser = trimmed)]
+    ca_file: Option<String>,
     /// A level for the shop's own code, or directives such as `info,shop_api=debug`.
     #[arg(long, env = "SHOP_LOG_LEVEL", value_name = "SHOP_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -210,6 +214,11 @@ impl Config {
 impl StoreConfig {
     pub fn redis_url(&self) -> Option<&SecretString> {
         self.redis_url.as_ref().filter(|url| !url.expose_secret().is_empty())
+    }
+
+    /// The private CA, if there is one.
+    pub fn ca(&self) -> Result<Option<PrivateCa>, TrustError> {
+        filled(self.ca_file.as_ref()).map(|path| PrivateCa::load(path.as_ref())).transpose()
     }
 
     pub fn validate(&self) -> Result<(), ConfigError> {

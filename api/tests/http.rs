@@ -20,3 +20,5 @@ mod orders;
 mod protocol;
 #[path = "http/staff.rs"]
 mod staff;
+#[path = "http/tls.rs"]
+mod tls;

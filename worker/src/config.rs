@@ -8,6 +8,7 @@ use shop_runtime::{
     aws::Service,
     parsers::{trimmed, trimmed_secret},
     queue::QueueAddress,
+    trust::{PrivateCa, TrustError},
 };
 
 /// How long one receive waits for a message, as long as SQS allows.
@@ -29,6 +30,9 @@ pub struct Config {
     #[arg(long, env = "SHOP_REDIS_URL", value_name = "SHOP_REDIS_URL", hide_env_values = true,
           value_parser = trimmed_secret)]
     redis_url: Option<SecretString>,
+    /// PEM file of a private CA that `MongoDB`, Redis and SQS may be certified by.
+    #[arg(long, env = "SHOP_CA_FILE", value_name = "SHOP_CA_FILE", value_parser = trimmed)]
+    ca_file: Option<String>,
     #[command(flatten)]
     queue: QueueConfig,
     #[arg(long, env = "SHOP_METRICS_ADDR", value_name = "SHOP_METRICS_ADDR", default_value = "0.0.0.0:9090")]
@@ -94,6 +98,12 @@ impl Config {
     pub fn sqs(&self) -> Service {
         let endpoint = self.queue.sqs_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
         Service { region: self.queue.sqs_region.clone(), endpoint }
+    }
+
+    /// The private CA, if there is one.
+    pub fn ca(&self) -> Result<Option<PrivateCa>, TrustError> {
+        let path = self.ca_file.as_ref().filter(|path| !path.is_empty());
+        path.map(|path| PrivateCa::load(path.as_ref())).transpose()
     }
 
     pub fn redis_url(&self) -> Option<&SecretString> {

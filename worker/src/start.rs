@@ -10,6 +10,7 @@ use shop_runtime::{
     ops::{self, OpsError},
     queue::Queue,
     shutdown::Shutdown,
+    trust::{PrivateCa, TrustError},
 };
 use shop_store::{
     Store, StoreError,
@@ -35,6 +36,8 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Redis(#[from] InvalidRedisUrl),
@@ -52,8 +55,10 @@ pub async fn start(
 ) -> Result<SocketAddr, StartError> {
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let limits = limits(config)?;
-    let queue = Queue::new(aws::sqs(&config.sqs()).await, config.queue()?);
-    let store = Store::connect(&config.mongodb_uri, &config.mongodb_database).await?;
+    let ca = config.ca()?;
+    let queue = Queue::new(aws::sqs_trusting(&config.sqs(), ca.as_ref()).await, config.queue()?);
+    let ca_file = ca.as_ref().map(PrivateCa::path);
+    let store = Store::connect_trusting(&config.mongodb_uri, &config.mongodb_database, ca_file).await?;
     let activity = Activity::default();
     let routes = ops::router(readiness.clone(), metrics.clone()).merge(activity.routes());
     let address = ops::serve(config.metrics_addr, routes, shutdown).await?;
@@ -62,7 +67,7 @@ pub async fn start(
         inbox: Inbox::new(queue, config.visibility()),
         gate: Gate::start(store.clone(), readiness.clone(), shutdown),
         handler: Handler::new(store, clock),
-        cache: cache(config)?,
+        cache: cache(config, ca.as_ref())?,
         activity,
         metrics: WorkerMetrics::register(&metrics),
         limits,
@@ -85,9 +90,10 @@ fn limits(config: &Config) -> Result<Limits, ConfigError> {
     Ok(Limits { simulated_work, max_processing, max_receive_count })
 }
 
-fn cache(config: &Config) -> Result<OrderCache, InvalidRedisUrl> {
+fn cache(config: &Config, ca: Option<&PrivateCa>) -> Result<OrderCache, InvalidRedisUrl> {
+    let (shop, ca) = (&config.mongodb_database, ca.map(PrivateCa::pem));
     match config.redis_url() {
-        Some(url) => Ok(OrderCache::new(RedisLink::connect(url, &config.mongodb_database)?)),
+        Some(url) => Ok(OrderCache::new(RedisLink::connect_trusting(url, shop, ca)?)),
         None => Ok(OrderCache::disabled()),
     }
 }

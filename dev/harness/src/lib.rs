@@ -5,6 +5,7 @@ mod fixtures;
 mod link;
 mod servers;
 mod shop;
+mod tls;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ pub use fixtures::{bits, buyer};
 pub use link::Link;
 pub use servers::Servers;
 pub use shop::{QueueRules, Shop, with_shop, with_shop_of};
+pub use tls::TlsFront;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_sqs::config::Credentials;
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::trust::PrivateCa;
 
 /// Where one AWS service is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,15 +20,26 @@ pub struct Service {
     pub endpoint: Option<String>,
 }
 
+/// Longer than a long poll.
+const SQS_ATTEMPT: Duration = Duration::from_secs(25);
+
 /// An SQS client. Reads may take as long as a long poll (20 s), so there is no read timeout below 25 s.
 pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::new(&load(service, Duration::from_secs(25)).await)
+    aws_sdk_sqs::Client::new(&load(service, SQS_ATTEMPT).await)
+}
+
+/// An SQS client that trusts a private CA as well as the public ones.
+pub async fn sqs_trusting(service: &Service, ca: Option<&PrivateCa>) -> aws_sdk_sqs::Client {
+    let config = load(service, SQS_ATTEMPT).await;
+    let Some(tls) = ca.and_then(|ca| trusting(ca)) else { return aws_sdk_sqs::Client::new(&config) };
+    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https();
+    aws_sdk_sqs::Client::from_conf(aws_sdk_sqs::config::Builder::from(&config).http_client(client).build())
 }
 
 /// An SQS client that signs with a key of its own, in place of the process's ambient credentials.
 pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &SecretString) -> aws_sdk_sqs::Client {
     let credentials = Credentials::new(key_id.expose_secret(), key.expose_secret(), None, None, "secret");
-    let config = load(service, Duration::from_secs(25)).await;
+    let config = load(service, SQS_ATTEMPT).await;
     let config = aws_sdk_sqs::config::Builder::from(&config).credentials_provider(credentials).build();
     aws_sdk_sqs::Client::from_conf(config)
 }
@@ -30,6 +47,12 @@ pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &Secret
 /// An SES client.
 pub async fn ses(service: &Service) -> aws_sdk_ses::Client {
     aws_sdk_ses::Client::new(&load(service, Duration::from_secs(10)).await)
+}
+
+/// None only if the context cannot be built, which the certificates' check has ruled out.
+fn trusting(ca: &PrivateCa) -> Option<TlsContext> {
+    let trusted = TrustStore::default().with_pem_certificate(ca.pem());
+    TlsContext::builder().with_trust_store(trusted).build().ok()
 }
 
 async fn load(service: &Service, attempt: Duration) -> SdkConfig {

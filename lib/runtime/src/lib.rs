@@ -1,5 +1,5 @@
-//! What every binary of the shop needs around its work: telemetry, shutdown, probes and metrics, AWS clients, settings, time
-//! and ids.
+//! What every binary of the shop needs around its work: telemetry, shutdown, probes and metrics, AWS clients, settings, trust,
+//! time and ids.
 //! Knows nothing of orders, MongoDB or Kubernetes.
 
 pub mod aws;
@@ -12,6 +12,7 @@ pub mod parsers;
 pub mod queue;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trust;
 
 /// Installs the process-wide TLS provider (aws-lc). Call once, first thing in `main`.
 pub fn install_tls_provider() {

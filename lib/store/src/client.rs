@@ -1,11 +1,11 @@
 //! The door to MongoDB: connection options and the collections. Knows no query but the ping.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, path::Path, time::Duration};
 
 use mongodb::{
     Client, Database,
     bson::doc,
-    options::{Acknowledgment, ClientOptions, ReadConcern, ReadConcernLevel, WriteConcern},
+    options::{Acknowledgment, ClientOptions, ReadConcern, ReadConcernLevel, Tls, WriteConcern},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -47,10 +47,23 @@ impl fmt::Debug for Store {
 impl Store {
     /// Prepares the client without waiting for the server. Writes are acknowledged by the majority, from its journal.
     pub async fn connect(uri: &SecretString, database: &str) -> Result<Self, StoreError> {
+        Self::connect_trusting(uri, database, None).await
+    }
+
+    /// The same, where a server that is asked for TLS must show a certificate of the CA in `ca_file` (PEM) instead of a
+    /// public one. The connection string's own `tlsCAFile` wins.
+    pub async fn connect_trusting(
+        uri: &SecretString,
+        database: &str,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, StoreError> {
         let mut options = ClientOptions::parse(uri.expose_secret()).await.map_err(|_| StoreError::InvalidUri)?;
         options.app_name.get_or_insert_with(|| "xhipment".to_owned());
         options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         options.connect_timeout.get_or_insert(CONNECT);
+        if let (Some(Tls::Enabled(tls)), Some(ca_file)) = (&mut options.tls, ca_file) {
+            tls.ca_file_path.get_or_insert_with(|| ca_file.to_owned());
+        }
         options.write_concern = Some(durable());
         options.read_concern = Some(ReadConcernLevel::Majority.into());
         let client = Client::with_options(options).map_err(|_| StoreError::InvalidUri)?;

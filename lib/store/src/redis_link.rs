@@ -9,7 +9,7 @@ use std::{
 };
 
 use redis::{
-    Client, RedisError,
+    Client, RedisError, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -45,12 +45,23 @@ impl std::fmt::Debug for RedisLink {
 impl RedisLink {
     /// Prepares the connection without waiting for the server. `shop` keeps shops that share a Redis apart.
     pub fn connect(url: &SecretString, shop: &str) -> Result<Self, InvalidRedisUrl> {
+        Self::connect_trusting(url, shop, None)
+    }
+
+    /// The same, where a server asked for TLS (`rediss://`) must show a certificate of the CA `ca` (PEM) instead of a
+    /// public one.
+    pub fn connect_trusting(url: &SecretString, shop: &str, ca: Option<&[u8]>) -> Result<Self, InvalidRedisUrl> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
             .set_response_timeout(Some(PATIENCE))
             .set_number_of_retries(1)
             .set_max_delay(PATIENCE);
-        let client = Client::open(url.expose_secret()).map_err(InvalidRedisUrl)?;
+        let url = url.expose_secret();
+        let client = match ca.filter(|_| url.starts_with("rediss:")) {
+            None => Client::open(url),
+            Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) }),
+        };
+        let client = client.map_err(InvalidRedisUrl)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(InvalidRedisUrl)?;
         let (resting_until, away) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         Ok(Self { connection, shop: shop.into(), started: Instant::now(), resting_until, away })

@@ -5,3 +5,4 @@ mod failures;
 mod leaving;
 mod orders;
 mod support;
+mod tls;
