@@ -17,7 +17,9 @@ use shop_runtime::{
     telemetry,
     trust::{PrivateCa, TrustError},
 };
-use shop_store::{Store, StoreError, catalogue_cache::CatalogueCache, order_cache::OrderCache, redis_link::RedisLink};
+use shop_store::{
+    Store, StoreError, catalogue_cache::CatalogueCache, gate::Gate, order_cache::OrderCache, redis_link::RedisLink,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +52,7 @@ use crate::{
 const FINISH: Duration = Duration::from_secs(20);
 /// How long [`migrate`] is meant to wait for MongoDB.
 pub const MIGRATE_PATIENCE: Duration = Duration::from_mins(1);
-const GATE: &str = "mongodb";
+const MONGODB: &str = "mongodb";
 
 /// What every handler can reach; clones share it.
 #[derive(Clone)]
@@ -63,6 +65,7 @@ pub struct Parts {
     pub inventory: Inventory,
     pub orders: Orders,
     pub limits: Limits,
+    pub gate: Gate,
     pub request_metrics: RequestMetrics,
     pub request_timeout: Duration,
     pub password_min_length: usize,
@@ -131,7 +134,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let ca = config.store.ca()?;
     let store = connect(&config.store, ca.as_ref()).await?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
-    readiness.close(GATE, "has not answered yet");
+    readiness.close(MONGODB, "has not answered yet");
     let ops_routes = ops::router(readiness.clone(), metrics.clone());
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
@@ -141,7 +144,9 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let app = build(&config, &base, relay)?;
     app.limits.keep_small(&shutdown);
 
-    let contact = first_contact(base.store.clone(), app.accounts.clone(), config.auth.staff()?, readiness.clone());
+    let store = base.store.clone();
+    shutdown.spawn_detached(async move { store.watch().await });
+    let contact = first_contact(app.clone(), config.auth.staff()?, readiness.clone());
     let draining = shutdown.draining();
     shutdown.spawn_detached(async move {
         draining.run_until_cancelled(contact).await;
@@ -211,7 +216,7 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
     };
     let passwords = Passwords::for_this_machine();
     let https = if config.http.cookie_secure { Https::Required } else { Https::NotRequired };
-    let (store, clock, currency) = (store.clone(), clock.clone(), config.currency);
+    let (store, gate, clock, currency) = (store.clone(), store.gate.clone(), clock.clone(), config.currency);
     Ok(App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
         sessions,
@@ -219,6 +224,7 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         inventory: Inventory::new(store.clone(), relay.clone(), clock.clone()),
         orders: Orders::new(OrdersDeps { store, redis: order_cache, relay, clock, currency }),
         limits: Limits::new(config.limits),
+        gate,
         request_metrics: RequestMetrics::register(metrics),
         request_timeout: Duration::from_secs(config.http.request_timeout_seconds.into()),
         password_min_length: config.auth.password_min_length as usize,
@@ -229,21 +235,15 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
     })))
 }
 
-/// Opens the gate as soon as MongoDB answers, then makes the staff account what the configuration says.
-async fn first_contact(store: Store, accounts: Accounts, staff: Option<StaffAccount>, readiness: Readiness) {
-    let log = |error: &StoreError, _| {
-        tracing::warn!(error = telemetry::chain(error), "MongoDB does not answer, trying again");
-    };
-    let answered = (|| store.ping()).retry(until_it_answers()).notify(log).await;
-    if answered.is_err() {
-        return;
-    }
-    readiness.open(GATE);
+/// Ready as soon as MongoDB has answered; then the staff account is made what the configuration says.
+async fn first_contact(app: App, staff: Option<StaffAccount>, readiness: Readiness) {
+    app.gate.first_contact(|why| readiness.close(MONGODB, telemetry::chain(why))).await;
+    readiness.open(MONGODB);
     let Some(staff) = staff else { return };
     let log = |error: &StaffError, _| {
         tracing::error!(error = telemetry::chain(error), "the staff account is not set, trying again");
     };
-    let set = (|| accounts.ensure_staff(&staff))
+    let set = (|| app.accounts.ensure_staff(&staff))
         .retry(until_it_answers())
         .when(|error| !matches!(error, StaffError::Email(_)));
     if let Err(error) = set.notify(log).await {

@@ -92,9 +92,13 @@ impl Problem {
 
     /// Something the service needs is away or busy.
     pub fn unavailable(cause: &dyn Error) -> Self {
+        Self { cause: Some(telemetry::chain(cause).into()), ..Self::away() }
+    }
+
+    /// The same, where it is known without asking.
+    pub fn away() -> Self {
         let detail = "the service cannot do this right now; try again";
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(1);
-        Self { cause: Some(telemetry::chain(cause).into()), ..problem }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(1)
     }
 
     pub fn internal(cause: &dyn Error) -> Self {

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::App,
-    layers::{address, drain, headers, limit, red, request_id, timeout},
+    layers::{address, drain, headers, limit, outage, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
     routes::{auth, inventory, orders, products, system},
@@ -54,8 +54,10 @@ fn described(calls: OpenApiRouter<App>) -> OpenApiRouter<App> {
 
 /// The service. Checks run in this order: route and method, limit by address, then what the handlers extract.
 pub fn router(app: &App, cors_origins: Vec<HeaderValue>) -> Router {
-    let limited = calls().route_layer(from_fn_with_state(app.clone(), limit::by_address));
-    let (routes, document) = described(limited).split_for_parts();
+    let calls = calls()
+        .route_layer(from_fn_with_state(app.clone(), outage::refuse))
+        .route_layer(from_fn_with_state(app.clone(), limit::by_address));
+    let (routes, document) = described(calls).split_for_parts();
     routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(|| async { Problem::not_found() })

@@ -16,6 +16,8 @@ mod inventory;
 mod limits;
 #[path = "http/orders.rs"]
 mod orders;
+#[path = "http/outage.rs"]
+mod outage;
 #[path = "http/protocol.rs"]
 mod protocol;
 #[path = "http/staff.rs"]

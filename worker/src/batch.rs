@@ -7,13 +7,12 @@ mod sort;
 
 use std::time::{Duration, Instant};
 
-use shop_store::order_cache::OrderCache;
+use shop_store::{gate::Gate, order_cache::OrderCache};
 use tokio_util::sync::CancellationToken;
 
 use self::{settle::Settled, sort::sort_out};
 use crate::{
     delivery::{Delivery, Inbox, Receipt},
-    gate::Gate,
     handle::Handler,
     metrics::{Outcome, WorkerMetrics},
     report::Activity,

@@ -5,7 +5,6 @@ pub mod config;
 mod consume;
 mod decide;
 pub mod delivery;
-mod gate;
 mod handle;
 mod metrics;
 mod report;

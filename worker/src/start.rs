@@ -10,7 +10,11 @@ use shop_runtime::{
     ops::{self, OpsError},
     queue::Queue,
     shutdown::Shutdown,
+<<<<<<< HEAD
     trust::{PrivateCa, TrustError},
+=======
+    telemetry::chain,
+>>>>>>> b1a90aa (An outage of MongoDB is noticed within a second: writes are refused at once, pods stay, and what waits is released)
 };
 use shop_store::{
     Store, StoreError,
@@ -24,11 +28,12 @@ use crate::{
     config::{Config, ConfigError},
     consume::Consumer,
     delivery::Inbox,
-    gate::Gate,
     handle::Handler,
     metrics::WorkerMetrics,
     report::Activity,
 };
+
+const MONGODB: &str = "mongodb";
 
 /// Why the worker cannot start: something to change in its settings.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +68,10 @@ pub async fn start(
     let routes = ops::router(readiness.clone(), metrics.clone()).merge(activity.routes());
     let address = ops::serve(config.metrics_addr, routes, shutdown).await?;
 
+    watch_store(&store, &readiness, shutdown);
     let workshop = Workshop {
         inbox: Inbox::new(queue, config.visibility()),
-        gate: Gate::start(store.clone(), readiness.clone(), shutdown),
+        gate: store.gate.clone(),
         handler: Handler::new(store, clock),
         cache: cache(config, ca.as_ref())?,
         activity,
@@ -78,6 +84,18 @@ pub async fn start(
     let consumer = Consumer { workshop, concurrency, shutdown: shutdown.clone() };
     shutdown.spawn(consumer.run());
     Ok(address)
+}
+
+/// The worker is not ready until it has reached MongoDB. A later outage shuts only the gate, so that pods do not leave
+/// together for something that they share.
+fn watch_store(store: &Store, readiness: &Readiness, shutdown: &Shutdown) {
+    let (store, gate, readiness) = (store.clone(), store.gate.clone(), readiness.clone());
+    readiness.close(MONGODB, "not reached yet");
+    shutdown.spawn_detached(async move { store.watch().await });
+    shutdown.spawn_detached(async move {
+        gate.first_contact(|why| readiness.close(MONGODB, chain(why))).await;
+        readiness.open(MONGODB);
+    });
 }
 
 fn limits(config: &Config) -> Result<Limits, ConfigError> {

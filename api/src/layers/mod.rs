@@ -4,6 +4,7 @@ pub mod address;
 pub mod drain;
 pub mod headers;
 pub mod limit;
+pub mod outage;
 pub mod red;
 pub mod request_id;
 pub mod timeout;

@@ -1,6 +1,6 @@
 //! The door to MongoDB: connection options and the collections. Knows no query but the ping.
 
-use std::{fmt, io, path::Path, time::Duration};
+use std::{convert::Infallible, fmt, io, path::Path, time::Duration};
 
 use mongodb::{
     Client, Database,
@@ -10,9 +10,9 @@ use mongodb::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    StoreError, adjustments::Adjustments, audit::Audit, leases::Leases, migrate, movements::Ledger, offers::Offers,
-    orders::Orders, outbox::Outbox, products::Products, sessions::Sessions, stock::StockRows, transaction::Transaction,
-    unfinished::Unfinished, users::Users,
+    StoreError, adjustments::Adjustments, audit::Audit, gate::Gate, leases::Leases, migrate, movements::Ledger,
+    offers::Offers, orders::Orders, outbox::Outbox, products::Products, sessions::Sessions, stock::StockRows,
+    transaction::Transaction, unfinished::Unfinished, users::Users,
 };
 
 /// How long a request waits for a usable server before it fails.
@@ -35,7 +35,11 @@ pub struct Store {
     pub ledger: Ledger,
     pub users: Users,
     pub sessions: Sessions,
+    /// Whether MongoDB answers, as long as somebody runs [`Store::watch`].
+    pub gate: Gate,
     database: Database,
+    /// On a connection of its own: a ping must not wait for those who wait for one.
+    pings: Database,
 }
 
 impl fmt::Debug for Store {
@@ -66,11 +70,13 @@ impl Store {
         }
         options.write_concern = Some(durable());
         options.read_concern = Some(ReadConcernLevel::Majority.into());
-        let client = Client::with_options(options).map_err(|_| StoreError::InvalidUri)?;
-        Ok(Self::new(&client.database(database)))
+        let mut pings = options.clone();
+        (pings.min_pool_size, pings.max_pool_size) = (None, Some(1));
+        let client = |options| Client::with_options(options).map_err(|_| StoreError::InvalidUri);
+        Ok(Self::new(&client(options)?.database(database), client(pings)?.database(database)))
     }
 
-    fn new(database: &Database) -> Self {
+    fn new(database: &Database, pings: Database) -> Self {
         Self {
             orders: Orders::new(database),
             outbox: Outbox::new(database),
@@ -84,13 +90,20 @@ impl Store {
             ledger: Ledger::new(database),
             users: Users::new(database),
             sessions: Sessions::new(database),
+            gate: Gate::new(),
             database: database.clone(),
+            pings,
         }
+    }
+
+    /// Keeps [`Store::gate`] for as long as it is polled: run it once in each process that asks the gate.
+    pub async fn watch(&self) -> Infallible {
+        self.gate.watch(self).await
     }
 
     /// One round trip to the primary, in at most 5 s: a server that hangs is as good as away.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let answer = tokio::time::timeout(PING, self.database.run_command(doc! { "ping": 1 })).await;
+        let answer = tokio::time::timeout(PING, self.pings.run_command(doc! { "ping": 1 })).await;
         answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
     }

@@ -8,6 +8,7 @@ pub mod catalogue_cache;
 pub mod client;
 mod dates;
 pub mod error;
+pub mod gate;
 pub mod leases;
 mod migrate;
 pub mod movements;

@@ -1,0 +1,126 @@
+//! MongoDB goes away under a running service, by losing its connections or by hanging, and comes back.
+//! A promised second is given five here, and five seconds twenty: the machine that runs the tests may be busy.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::json;
+use shop_harness::{Link, Servers};
+use tokio::time::{Instant, timeout};
+
+use crate::shop::{Answer, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, bearer, eventually, send, with_shop_of};
+
+const NOTICED: Duration = Duration::from_secs(5);
+const RECOVERED: Duration = Duration::from_secs(20);
+
+/// Runs a test in a shop whose service reaches MongoDB through a link.
+async fn with_link(test: impl AsyncFnOnce(&Shop, &Link)) {
+    let servers = Servers::from_environment().unwrap();
+    let (link, uri) = Link::to_mongodb(&servers.mongodb_uri).await.unwrap();
+    let through = |args: &mut crate::shop::Args| {
+        args.set("--mongodb-uri", &uri);
+    };
+    with_shop_of(through, async |shop| {
+        test(shop, &link).await;
+        link.mend();
+    })
+    .await;
+}
+
+/// Waits until the service knows that MongoDB is away.
+async fn noticed(shop: &Shop) {
+    let refused = eventually("the outage is noticed", || async {
+        let started = Instant::now();
+        let answer = shop.login("nobody@example.com", PASSWORD).await;
+        (answer.status == 503 && started.elapsed() < Duration::from_millis(100)).then_some(answer)
+    });
+    let refused = timeout(NOTICED, refused).await.expect("the outage is noticed in time");
+    assert_away(&refused);
+}
+
+/// Waits until writes are accepted again.
+async fn recovered(shop: &Shop, token: &str) {
+    let accepted = eventually("orders are accepted again", || async {
+        (shop.order(token, None, DOCUMENTED_ORDER).await.status == 201).then_some(())
+    });
+    timeout(RECOVERED, accepted).await.expect("the end of the outage is noticed in time");
+}
+
+#[track_caller]
+fn assert_away(answer: &Answer) {
+    assert_eq!(answer.problem(), (503, "unavailable".into()));
+    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+}
+
+#[rstest]
+#[case::lost(Link::cut)]
+#[case::hanging(Link::stall)]
+#[tokio::test]
+async fn writes_are_refused_at_once_and_pods_stay(#[case] break_off: fn(&Link)) {
+    with_link(async |shop, link| {
+        let (token, staff) = (shop.customer().await, shop.staff().await);
+        eventually("it is ready", || async {
+            let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
+            (ready.status == 200).then_some(())
+        })
+        .await;
+        break_off(link);
+        noticed(shop).await;
+        let started = Instant::now();
+        let product = json!({ "name": "Mouse", "description": "", "price": 1 });
+        for _ in 0..20 {
+            assert_away(&shop.order(&token, Some("k"), DOCUMENTED_ORDER).await);
+            assert_away(&shop.put(&format!("/products/{MOUSE}"), &staff, &product).await);
+            assert_away(&send(bearer(shop.request(Method::POST, "/orders"), "nonsense")).await);
+        }
+        // Sixty calls that each wait for a server take two minutes.
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
+        assert_eq!(ready.status, 200, "an outage that all pods share takes none out");
+        link.mend();
+        recovered(shop, &token).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_when_mongodb_hangs_are_released_and_may_be_repeated() {
+    with_link(async |shop, link| {
+        let token = shop.customer().await;
+        eventually("a warm connection", || async { (shop.get("/orders", &token).await.status == 200).then_some(()) })
+            .await;
+        link.stall();
+        let (order, list) =
+            tokio::join!(shop.order(&token, Some("once"), DOCUMENTED_ORDER), shop.get("/orders", &token));
+        assert_away(&order);
+        assert_away(&list);
+        link.mend();
+        let first = eventually("the repetition is accepted", || async {
+            Some(shop.order(&token, Some("once"), DOCUMENTED_ORDER).await).filter(|answer| answer.status == 201)
+        })
+        .await;
+        let again = shop.order(&token, Some("once"), DOCUMENTED_ORDER).await;
+        assert_eq!(first.json()["orderId"], again.json()["orderId"]);
+        let orders = shop.get("/orders", &token).await.json();
+        assert_eq!(orders["data"].as_array().unwrap().len(), 1, "{orders}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_no_cache_knows_is_refused_soon() {
+    with_link(async |shop, link| {
+        let token = shop.customer().await;
+        link.cut();
+        noticed(shop).await;
+        let started = Instant::now();
+        for _ in 0..5 {
+            assert_away(&shop.get("/products/0123456789abcdef01234567", "").await);
+            assert_away(&shop.get("/orders", &token).await);
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!(shop.get("//health", "").await.status, 200);
+    })
+    .await;
+}

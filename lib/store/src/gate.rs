@@ -1,0 +1,161 @@
+//! Whether MongoDB answers: asked all the time, so that no request has to wait to find out.
+//! Says it; what is refused meanwhile is decided by whoever asks.
+
+use std::{convert::Infallible, io, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{Store, StoreError};
+
+/// Between two questions, and how long an answer may take: an outage is noticed within a second.
+const PAUSE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// Open while MongoDB answers, shut while it does not; neither until [`Store::watch`] knows. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gate(watch::Sender<State>);
+
+#[derive(Debug)]
+enum State {
+    Unknown,
+    Open,
+    /// Why, if it is known.
+    Shut(Option<StoreError>),
+}
+
+impl State {
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
+    fn is_shut(&self) -> bool {
+        matches!(self, Self::Shut(_))
+    }
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(State::Unknown))
+    }
+
+    /// Says that MongoDB could not be reached, or seems to hang. Opened again by the next answer.
+    pub fn close(&self) {
+        self.0.send_if_modified(|state| {
+            let news = !state.is_shut();
+            if news {
+                *state = State::Shut(None);
+            }
+            news
+        });
+    }
+
+    /// Waits until MongoDB answers.
+    pub async fn opened(&self) {
+        self.wait_until(State::is_open).await;
+    }
+
+    /// Waits until MongoDB does not answer.
+    pub async fn shut(&self) {
+        self.wait_until(State::is_shut).await;
+    }
+
+    /// Waits until MongoDB answers; `failed` is told why it does not, after each attempt.
+    pub async fn first_contact(&self, mut failed: impl FnMut(&StoreError)) {
+        self.wait_until(|state| {
+            if let State::Shut(Some(why)) = state {
+                failed(why);
+            }
+            state.is_open()
+        })
+        .await;
+    }
+
+    /// Runs a request while MongoDB answers: `Unavailable` at once when it does not, and as soon as it ceases to.
+    /// A write that is given up may have happened.
+    pub async fn guard<T>(&self, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            () = self.shut() => Err(no_answer()),
+            answer = request => answer,
+        }
+    }
+
+    /// Asks for ever.
+    pub(crate) async fn watch(&self, store: &Store) -> Infallible {
+        loop {
+            let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
+            self.note(answer.unwrap_or_else(|_| Err(no_answer())));
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn wait_until(&self, reached: impl FnMut(&State) -> bool) {
+        let mut state = self.0.subscribe();
+        // The sender lives as long as this gate, so waiting cannot fail.
+        let _reached = state.wait_for(reached).await;
+    }
+
+    fn note(&self, answer: Result<(), StoreError>) {
+        let next = match answer {
+            Ok(()) => State::Open,
+            Err(error) => State::Shut(Some(error)),
+        };
+        let before = self.0.send_replace(next);
+        match (&before, &*self.0.borrow()) {
+            (State::Unknown | State::Shut(_), State::Open) => tracing::info!("MongoDB answers"),
+            (State::Unknown | State::Open, State::Shut(Some(error))) => {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "MongoDB does not answer, asking again every second");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn no_answer() -> StoreError {
+    mongodb::error::Error::from(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Gate {
+        let gate = Gate::new();
+        gate.note(Ok(()));
+        gate
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_released_when_the_gate_shuts() {
+        let gate = open();
+        let waiting = gate.guard(std::future::pending::<Result<(), StoreError>>());
+        let (released, ()) = tokio::join!(waiting, async { gate.close() });
+        assert!(matches!(released, Err(StoreError::Unavailable(_))), "{released:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_while_the_gate_is_shut() {
+        let gate = open();
+        gate.close();
+        let refused = gate.guard(async { unreachable!("the gate is shut") }).await;
+        assert!(matches!(refused, Err::<(), _>(StoreError::Unavailable(_))), "{refused:?}");
+        for gate in [open(), Gate::new()] {
+            assert!(gate.guard(async { Ok(1) }).await.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_contact_says_why_it_takes_so_long() {
+        let gate = Gate::new();
+        let mut reasons = Vec::new();
+        gate.note(Err(no_answer()));
+        let contact = gate.first_contact(|why| reasons.push(why.to_string()));
+        tokio::join!(contact, async { gate.note(Ok(())) });
+        assert_eq!(reasons, ["MongoDB cannot be reached"]);
+        gate.close();
+        gate.shut().await;
+        gate.note(Ok(()));
+        gate.opened().await;
+    }
+}
