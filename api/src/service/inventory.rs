@@ -135,8 +135,8 @@ impl Inventory {
     /// Accepts a change of stock; the worker applies it.
     pub async fn adjust(&self, request: AdjustmentRequest, by: &UserId) -> Result<AdjustmentId, InventoryError> {
         let products: Vec<_> = request.lines.keys().cloned().collect();
-        let listed = self.store.products.listed(&products).await?;
-        let unknown: Vec<_> = products.into_iter().filter(|product| !listed.contains(product)).collect();
+        let known = self.store.products.known(&products).await?;
+        let unknown: Vec<_> = products.into_iter().filter(|product| !known.contains(product)).collect();
         if !unknown.is_empty() {
             return Err(InventoryError::UnknownProducts(unknown));
         }

@@ -22,6 +22,7 @@ use crate::{
     orders::{ACCEPTOR_LEASE_SECONDS, Sweeps},
     outbox::{self, OutboxEntry, OutboxKind, PendingSend},
     transaction::Transaction,
+    unfinished,
 };
 
 pub(crate) const COLLECTION: &str = "adjustments";
@@ -147,7 +148,8 @@ impl Adjustments {
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {
-        vec![IndexModel::builder().keys(doc! { "status": 1, "createdAt": 1 }).build(), outbox::index()]
+        let by_status = IndexModel::builder().keys(doc! { "status": 1, "createdAt": 1 }).build();
+        vec![by_status, outbox::index(), unfinished::index()]
     }
 }
 

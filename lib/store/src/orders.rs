@@ -162,7 +162,9 @@ impl Orders {
             IndexModel::builder().keys(doc! { "userId": 1, "idempotency.key": 1 }).options(once_per_key).build(),
             IndexModel::builder().keys(doc! { "userId": 1, "createdAt": -1, "_id": -1 }).build(),
             IndexModel::builder().keys(doc! { "status": 1, "createdAt": -1, "_id": -1 }).build(),
+            IndexModel::builder().keys(doc! { "createdAt": -1, "_id": -1 }).build(),
             crate::outbox::index(),
+            crate::unfinished::index(),
             IndexModel::builder()
                 .keys(doc! { "restock": 1 })
                 .options(IndexOptions::builder().sparse(true).build())

@@ -235,7 +235,10 @@ impl Outbox {
     ) -> Result<Vec<D>, StoreError> {
         let now = dates::bson(taking.now);
         let kinds: Vec<&str> = kinds.to_vec();
-        let due = doc! { "outbox": { "$elemMatch": { "kind": { "$in": &kinds }, "dueAt": { "$lte": now } } } };
+        let due = doc! {
+            "outbox.dueAt": { "$lte": now }, // for the index
+            "outbox": { "$elemMatch": { "kind": { "$in": &kinds }, "dueAt": { "$lte": now } } },
+        };
         let holders = self
             .collection::<Holder>(collection)
             .find(due)

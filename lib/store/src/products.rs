@@ -1,6 +1,6 @@
 //! The `products` collection, and the reads of stock that go with browsing. Prices for orders are read in `offers`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -48,8 +48,22 @@ pub struct ProductFacts {
     pub price: Money,
 }
 
+/// The product that a change was decided from, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub id: &'a ProductId,
+    pub version: i64,
+    pub now: Timestamp,
+}
+
+impl Seen<'_> {
+    fn filter(&self) -> Document {
+        doc! { "_id": self.id.as_str(), "version": self.version, "archivedAt": { "$exists": false } }
+    }
+}
+
 /// The orders in which products can be listed; products that are equal follow their ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sort {
     Name,
     NameDown,
@@ -60,14 +74,14 @@ pub enum Sort {
 }
 
 /// The last product of the page before: what it is sorted by, and its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     pub key: SortKey,
     pub id: ProductId,
 }
 
 /// What a product is sorted by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SortKey {
     Name(String),
     Price(Money),
@@ -75,7 +89,7 @@ pub enum SortKey {
 }
 
 /// Where products must be in stock, or must not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StockFilter {
     At(Location),
     NotAt(Location),
@@ -84,7 +98,7 @@ pub enum StockFilter {
 }
 
 /// Which products a listing shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Search {
     /// Each must be among the product's search terms.
     pub terms: Vec<String>,
@@ -164,6 +178,19 @@ fn beyond(sort: Sort, after: &Position) -> Document {
     doc! { "$or": [later, equal] }
 }
 
+fn facts_of(facts: &ProductFacts, now: Timestamp) -> Document {
+    doc! {
+        "$set": {
+            "name": &facts.name,
+            "description": &facts.description,
+            "price": facts.price.minor(),
+            "terms": catalogue::search_terms(&facts.name, &facts.description),
+            "updatedAt": dates::bson(now),
+        },
+        "$inc": { "version": 1_i64 },
+    }
+}
+
 /// The products of the shop.
 #[derive(Debug, Clone)]
 pub struct Products {
@@ -192,7 +219,8 @@ impl Products {
     /// Units of each product at each location that has a row for it, in the order of the locations' names.
     pub async fn availability(&self, products: &[ProductId]) -> Result<Availability, StoreError> {
         let ids: Vec<&str> = products.iter().map(ProductId::as_str).collect();
-        let rows = self.stock.find(doc! { "productId": { "$in": ids } }).sort(doc! { "location": 1 }).await?;
+        let rows =
+            self.stock.find(doc! { "productId": { "$in": ids } }).sort(doc! { "productId": 1, "location": 1 }).await?;
         let rows: Vec<StockRow> = rows.try_collect().await?;
         let mut availability = Availability::new();
         for row in rows {
@@ -201,33 +229,42 @@ impl Products {
         Ok(availability)
     }
 
-    /// Those of `products` that exist and are not archived.
-    pub async fn listed(&self, products: &[ProductId]) -> Result<Vec<ProductId>, StoreError> {
+    /// Those of `products` that were ever made: what is archived may still be in stock.
+    pub async fn known(&self, products: &[ProductId]) -> Result<HashSet<ProductId>, StoreError> {
+        #[derive(Deserialize)]
+        struct Known {
+            #[serde(rename = "_id")]
+            id: ProductId,
+        }
         let ids: Vec<&str> = products.iter().map(ProductId::as_str).collect();
-        let found = self.collection.find(doc! { "_id": { "$in": ids }, "archivedAt": { "$exists": false } }).await?;
-        let found: Vec<Product> = found.try_collect().await?;
-        Ok(found.into_iter().map(|product| product.id).collect())
+        let ids_only = self.collection.clone_with_type::<Known>();
+        let found = ids_only.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 }).await?;
+        Ok(found.map_ok(|known| known.id).try_collect().await?)
     }
 
     /// Writes a product under a given id: makes it, changes it, or brings it back from the archive.
     /// `Duplicate` when another call made it at the same moment: call again.
     pub async fn put(&self, id: &ProductId, facts: &ProductFacts, now: Timestamp) -> Result<Product, StoreError> {
-        let now = dates::bson(now);
-        let change = doc! {
-            "$set": {
-                "name": &facts.name,
-                "description": &facts.description,
-                "price": facts.price.minor(),
-                "terms": catalogue::search_terms(&facts.name, &facts.description),
-                "updatedAt": now,
-            },
-            "$unset": { "archivedAt": "" },
-            "$inc": { "version": 1_i64 },
-            "$setOnInsert": { "createdAt": now, "inStockAt": [] },
-        };
+        let mut change = facts_of(facts, now);
+        change.insert("$unset", doc! { "archivedAt": "" });
+        change.insert("$setOnInsert", doc! { "createdAt": dates::bson(now), "inStockAt": [] });
         let put = self.collection.find_one_and_update(doc! { "_id": id.as_str() }, change).upsert(true);
         let put = put.return_document(ReturnDocument::After).await?;
         put.ok_or(StoreError::Stale { what: "products" })
+    }
+
+    /// Changes the product if it still has the version of `seen`, and is not archived; None when it has not.
+    pub async fn change(&self, seen: Seen<'_>, facts: &ProductFacts) -> Result<Option<Product>, StoreError> {
+        let changed = self.collection.find_one_and_update(seen.filter(), facts_of(facts, seen.now));
+        Ok(changed.return_document(ReturnDocument::After).await?)
+    }
+
+    /// Takes the product out of the catalogue if it still has the version of `seen`; false when it has not. Its stock
+    /// and the orders of it stay.
+    pub async fn archive(&self, seen: Seen<'_>) -> Result<bool, StoreError> {
+        let now = dates::bson(seen.now);
+        let change = doc! { "$set": { "archivedAt": now, "updatedAt": now }, "$inc": { "version": 1_i64 } };
+        Ok(self.collection.update_one(seen.filter(), change).await?.matched_count == 1)
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {

@@ -4,8 +4,9 @@
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
-    Database,
+    Database, IndexModel,
     bson::{Document, doc, serialize_to_bson},
+    options::IndexOptions,
 };
 use serde::Deserialize;
 use shop_domain::message::Message;
@@ -107,6 +108,12 @@ impl Unfinished {
 
 /// Enough for one round; the next finds the rest.
 const PAGE: i64 = 200;
+
+/// Finds what was given up; documents that were not are not in it.
+pub(crate) fn index() -> IndexModel {
+    let sparse = IndexOptions::builder().sparse(true).build();
+    IndexModel::builder().keys(doc! { "stuck": 1 }).options(sparse).build()
+}
 
 fn pending(before: Timestamp) -> Document {
     doc! { "status": "Pending", "createdAt": { "$lte": dates::bson(before) } }

@@ -5,6 +5,7 @@ mod leases;
 mod offers;
 mod orders;
 mod outbox;
+mod plans;
 mod stock;
 mod unfinished;
 mod users;
