@@ -7,6 +7,7 @@ mod decide;
 pub mod delivery;
 mod handle;
 mod metrics;
+mod pace;
 mod report;
 mod start;
 

@@ -1,32 +1,31 @@
 //! Puts the worker together and starts it. Waits for nothing: what is away is waited for in the background.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use shop_runtime::{
     aws,
+    calls::SqsCalls,
     clock::Clock,
     health::Readiness,
     metrics::Metrics,
     ops::{self, OpsError},
     queue::Queue,
     shutdown::Shutdown,
-<<<<<<< HEAD
-    trust::{PrivateCa, TrustError},
-=======
     telemetry::chain,
->>>>>>> b1a90aa (An outage of MongoDB is noticed within a second: writes are refused at once, pods stay, and what waits is released)
+    trust::{PrivateCa, TrustError},
 };
 use shop_store::{
     Store, StoreError,
     order_cache::OrderCache,
     redis_link::{InvalidRedisUrl, RedisLink},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::{Limits, Workshop},
     config::{Config, ConfigError},
-    consume::Consumer,
+    consume::{Consumer, Intake},
     delivery::Inbox,
     handle::Handler,
     metrics::WorkerMetrics,
@@ -61,7 +60,9 @@ pub async fn start(
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let limits = limits(config)?;
     let ca = config.ca()?;
-    let queue = Queue::new(aws::sqs_trusting(&config.sqs(), ca.as_ref()).await, config.queue()?);
+    let calls = SqsCalls::register(&metrics, "shop_worker_sqs_calls");
+    let client = aws::sqs_trusting(&config.sqs(), ca.as_ref()).await;
+    let queue = Queue::new(calls.watch(&client), config.queue()?);
     let ca_file = ca.as_ref().map(PrivateCa::path);
     let store = Store::connect_trusting(&config.mongodb_uri, &config.mongodb_database, ca_file).await?;
     let activity = Activity::default();
@@ -77,11 +78,12 @@ pub async fn start(
         activity,
         metrics: WorkerMetrics::register(&metrics),
         limits,
+        benches: Arc::new(Semaphore::new(config.concurrency as usize)),
         deadline,
     };
     announce_drain(&readiness, shutdown);
-    let concurrency = config.concurrency;
-    let consumer = Consumer { workshop, concurrency, shutdown: shutdown.clone() };
+    let intake = Intake { held: config.held() as usize, batch: config.batch() as usize };
+    let consumer = Consumer { workshop, intake, shutdown: shutdown.clone() };
     shutdown.spawn(consumer.run());
     Ok(address)
 }
