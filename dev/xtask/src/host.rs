@@ -56,10 +56,15 @@ pub fn ensure_packages(context: &Context, wanted: &[Needed]) -> Result<()> {
     }
     let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
     packages.dedup();
+    let programs = missing.iter().map(|need| need.program).collect::<Vec<_>>().join(", ");
+    install(context, &packages).with_context(|| format!("{programs} missing"))
+}
+
+/// Installs Debian packages, where that can be done.
+pub fn install(context: &Context, packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !(is_root() && is_debian()) {
-        let programs = missing.iter().map(|need| need.program).collect::<Vec<_>>().join(", ");
-        bail!("{programs} missing and only root on Debian can be helped: install them (Debian packages: {list})");
+        bail!("only root on Debian can be helped: install them (Debian packages: {list})");
     }
     note(format!("packages: installing {list} with apt-get"));
     let log = context.log("packages");
@@ -69,7 +74,7 @@ pub fn ensure_packages(context: &Context, wanted: &[Needed]) -> Result<()> {
     let installed = apt()
         .args(["update", "-q"])
         .log_to(&log)
-        .and_then(|()| apt().args(["install", "-qy", "--no-install-recommends"]).args(&packages).log_to(&log));
+        .and_then(|()| apt().args(["install", "-qy", "--no-install-recommends"]).args(packages).log_to(&log));
     drop(policy);
     installed.with_context(|| {
         format!("install {list} by hand or give the machine access to its package mirror, then run again")

@@ -24,6 +24,7 @@ mod node;
 mod node_image;
 mod progress;
 mod sample;
+mod schemathesis;
 mod secrets;
 mod seed;
 mod servers;

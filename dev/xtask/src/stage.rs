@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::deps::{self, Data};
 use crate::helm::{self, OPERATOR};
 use crate::progress::note;
+use crate::schemathesis;
 use crate::servers::{self, Deps, Endpoints};
 use crate::started::{self, Part, Started};
 use crate::target::Cluster;
@@ -44,6 +45,13 @@ impl Stage {
         );
         // The local SQS and SES take any credentials; the SDK wants some.
         env.extend([("AWS_ACCESS_KEY_ID", "local".to_owned()), ("AWS_SECRET_ACCESS_KEY", "local".to_owned())]);
+        Ok(env)
+    }
+
+    /// The servers, and what fuzzes the API.
+    pub fn fuzzer(&mut self, context: &Context) -> Result<Env> {
+        let mut env = self.servers(context)?;
+        env.push(("SHOP_TEST_SCHEMATHESIS", schemathesis::ensure(context)?.display().to_string()));
         Ok(env)
     }
 

@@ -52,7 +52,7 @@ impl Suite {
 pub struct Args {
     /// Which tests; all of them by default
     suites: Vec<Suite>,
-    /// Exhaustively: every property with 20,000 cases
+    /// Exhaustively: every property with 20,000 cases, the API with ten times as many requests
     #[arg(long)]
     long: bool,
 }
@@ -101,7 +101,7 @@ fn run_suites(context: &Context, (stage, total): (&mut Stage, &mut Tally), suite
         let started = Instant::now();
         let env = match suite {
             Suite::Unit => Vec::new(),
-            Suite::Integration => stage.servers(context)?,
+            Suite::Integration => stage.fuzzer(context)?,
             Suite::Operator => stage.cluster(context)?,
             Suite::E2e => stage.operator(context)?,
         };
@@ -135,7 +135,7 @@ fn cargo_test(context: &Context, suite: Suite, env: &[(&'static str, String)], l
     cargo.arg("--").args(threads(suite));
     cargo.envs(env.iter().map(|(name, value)| (*name, value)));
     if long {
-        cargo.env("PROPTEST_CASES", "20000");
+        cargo.env("PROPTEST_CASES", "20000").env("SHOP_TEST_LONG", "1");
     }
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo test")?;
     let output = child.stdout.take().context("cargo test has no output")?;

@@ -1,0 +1,80 @@
+//! The service against its own OpenAPI document: requests that Schemathesis makes up from it, valid and not.
+//! No answer may be a server error, and none may be one that the document does not have.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
+#[path = "http/shop.rs"]
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+mod shop;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::shop::{Shop, with_shop_of};
+
+/// Operations that end the session with which the others are called.
+const END_SESSIONS: &[&str] = &["logout", "logoutByGet"];
+const LIMITS: [&str; 4] = [
+    "--limit-auth-per-15-minutes",
+    "--limit-writes-per-minute",
+    "--limit-reads-per-minute",
+    "--limit-address-per-minute",
+];
+/// Of the checks, one is left out: a well-formed order is refused when its product is unknown, and 4xx are documented.
+const CHECKS: [&str; 2] = ["--exclude-checks", "positive_data_acceptance"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_documented_and_none_is_a_server_error() {
+    let (examples, least) = if long() { ("150", 5_000) } else { ("12", 500) };
+    let generous = |args: &mut shop::Args| {
+        for limit in LIMITS {
+            args.set(limit, "100000000");
+        }
+    };
+    with_shop_of(generous, async |shop| {
+        let filter = |kind: &'static str| END_SESSIONS.iter().flat_map(move |name| [kind, name]);
+        let others = ["--max-examples", examples].into_iter().chain(filter("--exclude-operation-id"));
+        let others = fuzz(shop, &shop.staff().await, others).await;
+        let ending = ["--max-examples", "5"].into_iter().chain(filter("--include-operation-id"));
+        let ending = fuzz(shop, &shop.customer().await, ending).await;
+        assert!(others + ending >= least, "only {others} + {ending} requests were made up, not {least}");
+    })
+    .await;
+}
+
+/// Runs Schemathesis as the owner of `token`; how many requests it made up.
+async fn fuzz(shop: &Shop, token: &str, more: impl Iterator<Item = &str>) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, report) = (folder.path().join("schemathesis.toml"), folder.path().join("report.json"));
+    // In a file: arguments can be read by everyone on the machine.
+    std::fs::write(&config, format!("headers = {{ Authorization = \"Bearer {token}\" }}\n")).unwrap();
+    let output = Command::new(schemathesis())
+        .arg("--config-file")
+        .arg(&config)
+        .args(["run", &format!("{}/openapi.json", shop.base), "--continue-on-failure", "--seed", "1"])
+        .args(["--report", "json", "--report-json-path"])
+        .arg(&report)
+        .args(CHECKS)
+        .args(more)
+        .current_dir(folder.path())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    report["test_cases"]["generated"].as_u64().unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own settings")]
+fn schemathesis() -> PathBuf {
+    std::env::var("SHOP_TEST_SCHEMATHESIS")
+        .unwrap_or_else(|_| panic!("SHOP_TEST_SCHEMATHESIS is not set: run `cargo xtask test integration`"))
+        .into()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own settings")]
+fn long() -> bool {
+    std::env::var("SHOP_TEST_LONG").is_ok()
+}
