@@ -20,12 +20,14 @@ use shop_runtime::{
 };
 use shop_store::{
     Store, StoreError, catalogue_cache::CatalogueCache, gate::Gate, order_cache::OrderCache, redis_link::RedisLink,
+    session_cache::SessionCache, shared_limits::SharedLimits,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError, StaffAccount, StoreConfig},
+    eraser,
     keys::{Keys, KeysError},
     layers::{
         headers::{Https, security_headers},
@@ -40,9 +42,11 @@ use crate::{
     service::{
         accounts::{Accounts, StaffError},
         catalogue::Catalogue,
+        erasure::Erasure,
         inventory::Inventory,
         orders::{Orders, OrdersDeps},
         sessions::Sessions,
+        users::Users,
     },
     sweeper::{self, SweeperDeps},
     tokens::Tokens,
@@ -61,6 +65,8 @@ pub struct App(Arc<Parts>);
 
 pub struct Parts {
     pub accounts: Accounts,
+    pub erasure: Erasure,
+    pub users: Users,
     pub sessions: Sessions,
     pub catalogue: Catalogue,
     pub inventory: Inventory,
@@ -144,6 +150,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let relay = start_senders(&config, &base).await?;
     let app = build(&config, &base, relay)?;
     app.limits.keep_small(&shutdown);
+    eraser::spawn(app.erasure.clone(), &shutdown);
 
     let store = base.store.clone();
     shutdown.spawn_detached(async move { store.watch().await });
@@ -205,28 +212,52 @@ async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, Star
     Ok(relay::spawn(RelayDeps { outbox: base.store.outbox.clone(), queue, clock, shutdown, metrics }))
 }
 
+/// What replicas share while Redis answers.
+struct InRedis {
+    catalogue: CatalogueCache,
+    orders: OrderCache,
+    sessions: SessionCache,
+    limits: SharedLimits,
+}
+
+impl InRedis {
+    fn of(config: &StoreConfig, ca: Option<&PrivateCa>) -> Result<Self, StartError> {
+        let Some(url) = config.redis_url() else {
+            return Ok(Self {
+                catalogue: CatalogueCache::disabled(),
+                orders: OrderCache::disabled(),
+                sessions: SessionCache::disabled(),
+                limits: SharedLimits::disabled(),
+            });
+        };
+        let link = RedisLink::connect_trusting(url, &config.mongodb_database, ca.map(PrivateCa::pem))?;
+        Ok(Self {
+            catalogue: CatalogueCache::new(link.clone()),
+            orders: OrderCache::new(link.clone()),
+            sessions: SessionCache::new(link.clone()),
+            limits: SharedLimits::new(link),
+        })
+    }
+}
+
 fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartError> {
     let Base { store, keys, clock, shutdown, metrics, ca } = base;
     let lifetime = SignedDuration::from_mins(config.auth.access_token_minutes.into());
-    let sessions = Sessions::new(store.clone(), Tokens::new(keys.clone(), lifetime), clock.clone());
-    let shop = &config.store.mongodb_database;
-    let (catalogue_cache, order_cache) = match config.store.redis_url() {
-        Some(url) => {
-            let link = RedisLink::connect_trusting(url, shop, ca.as_ref().map(PrivateCa::pem))?;
-            (CatalogueCache::new(link.clone()), OrderCache::new(link))
-        }
-        None => (CatalogueCache::disabled(), OrderCache::disabled()),
-    };
-    let passwords = Passwords::for_this_machine();
+    let redis = InRedis::of(&config.store, ca.as_ref())?;
+    let tokens = Tokens::new(keys.clone(), lifetime);
+    let sessions = Sessions::new(store.clone(), tokens, redis.sessions, clock.clone());
+    let passwords = Passwords::new(&config.passwords, metrics);
     let https = if config.http.cookie_secure { Https::Required } else { Https::NotRequired };
     let (store, gate, clock, currency) = (store.clone(), store.gate.clone(), clock.clone(), config.currency);
     Ok(App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
+        erasure: Erasure::new(store.clone(), sessions.clone(), clock.clone()),
+        users: Users::new(store.users.clone()),
         sessions,
-        catalogue: Catalogue::new(store.clone(), catalogue_cache, clock.clone(), currency),
+        catalogue: Catalogue::new(store.clone(), redis.catalogue, clock.clone(), currency),
         inventory: Inventory::new(store.clone(), relay.clone(), clock.clone()),
-        orders: Orders::new(OrdersDeps { store, redis: order_cache, relay, clock, currency }),
-        limits: Limits::new(config.limits),
+        orders: Orders::new(OrdersDeps { store, redis: redis.orders, relay, clock, currency }),
+        limits: Limits::new(config.limits, &redis.limits),
         gate,
         request_metrics: RequestMetrics::register(metrics),
         request_timeout: Duration::from_secs(config.http.request_timeout_seconds.into()),

@@ -43,6 +43,8 @@ pub struct Config {
     #[command(flatten)]
     pub auth: AuthConfig,
     #[command(flatten)]
+    pub passwords: PasswordConfig,
+    #[command(flatten)]
     pub limits: LimitsConfig,
     /// Display name of the shop.
     #[arg(long, env = "SHOP_NAME", value_name = "SHOP_NAME", default_value = "Xhipment")]
@@ -139,6 +141,24 @@ pub struct AuthConfig {
     #[arg(long, env = "SHOP_PASSWORD_MIN_LENGTH", value_name = "SHOP_PASSWORD_MIN_LENGTH", default_value = "6",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub password_min_length: u32,
+}
+
+/// What a password's hash costs: argon2id, by default the second choice of OWASP's password storage sheet.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PasswordConfig {
+    #[arg(long, env = "SHOP_ARGON2_MEMORY_KIB", value_name = "SHOP_ARGON2_MEMORY_KIB", default_value = "19456",
+          value_parser = clap::value_parser!(u32).range(7_168..=1_048_576))]
+    pub argon2_memory_kib: u32,
+    #[arg(long, env = "SHOP_ARGON2_PASSES", value_name = "SHOP_ARGON2_PASSES", default_value = "2",
+          value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub argon2_passes: u32,
+    #[arg(long, env = "SHOP_ARGON2_LANES", value_name = "SHOP_ARGON2_LANES", default_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub argon2_lanes: u32,
+    /// Passwords hashed at once; without it one per processor but one.
+    #[arg(long, env = "SHOP_PASSWORD_WORKERS", value_name = "SHOP_PASSWORD_WORKERS",
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    password_workers: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -267,6 +287,13 @@ impl AuthConfig {
     }
 }
 
+impl PasswordConfig {
+    pub fn workers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.password_workers.map_or(cores.saturating_sub(1).max(1), |workers| workers as usize)
+    }
+}
+
 /// An empty variable is as good as an unset one.
 fn filled(value: Option<&String>) -> Option<String> {
     value.filter(|text| !text.is_empty()).cloned()
@@ -384,6 +411,9 @@ mod tests {
     #[case(&["--http-addr", "3000"], "SHOP_HTTP_ADDR")]
     #[case(&["--currency", "rupee"], "SHOP_CURRENCY")]
     #[case(&["--limit-writes-per-minute", "0"], "SHOP_LIMIT_WRITES_PER_MINUTE")]
+    #[case(&["--argon2-memory-kib", "64"], "SHOP_ARGON2_MEMORY_KIB")]
+    #[case(&["--argon2-passes", "0"], "SHOP_ARGON2_PASSES")]
+    #[case(&["--password-workers", "0"], "SHOP_PASSWORD_WORKERS")]
     #[case(&["--cookie-secure", "maybe"], "SHOP_COOKIE_SECURE")]
     fn a_bad_value_names_its_variable(#[case] extra: &[&str], #[case] variable: &str) {
         let error = read(extra).unwrap_err();

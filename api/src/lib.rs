@@ -1,7 +1,8 @@
-//! The HTTP service of the shop, with the relay, the mailer and the sweeper that work beside it.
+//! The HTTP service of the shop, with the relay, the mailer, the sweeper and the eraser that work beside it.
 
 pub mod app;
 pub mod config;
+mod eraser;
 mod extract;
 pub mod keys;
 mod layers;

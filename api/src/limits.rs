@@ -1,22 +1,21 @@
-//! Rate limits (GCRA): who may call how often. Process-local; knows nothing of HTTP.
+//! Rate limits (GCRA): who may call how often. Sign-ins and writes are counted for all replicas together while Redis
+//! answers, everything else by this process alone. Knows nothing of HTTP.
+
+mod local;
 
 use std::{
     hash::Hash,
     net::IpAddr,
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    middleware::{StateInformationMiddleware, StateSnapshot},
-    state::keyed::DashMapStateStore,
-};
+use sha2::{Digest, Sha256};
 use shop_domain::id::UserId;
 use shop_runtime::shutdown::Shutdown;
+use shop_store::shared_limits::{Rule, SharedLimits, Step};
 
+use self::local::Local;
 use crate::config::LimitsConfig;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -55,35 +54,42 @@ struct Inner {
 }
 
 impl Limits {
-    pub fn new(config: LimitsConfig) -> Self {
+    pub fn new(config: LimitsConfig, shared: &SharedLimits) -> Self {
+        let (auth, alone) = (config.limit_auth_per_15_minutes, &SharedLimits::disabled());
+        let rule = |policy, quota, window| Rule { policy, quota, window };
         Self(Arc::new(Inner {
-            sign_in_by_address: Limit::new("auth-address", config.limit_auth_per_15_minutes, QUARTER),
-            sign_in_by_account: Limit::new("auth-account", config.limit_auth_per_15_minutes, QUARTER),
-            writes: Limit::new("writes", config.limit_writes_per_minute, MINUTE),
-            reads: Limit::new("reads", config.limit_reads_per_minute, MINUTE),
-            address: Limit::new("address", config.limit_address_per_minute, MINUTE),
+            sign_in_by_address: Limit::new(rule("auth-address", auth, QUARTER), shared),
+            sign_in_by_account: Limit::new(rule("auth-account", auth, QUARTER), shared),
+            writes: Limit::new(rule("writes", config.limit_writes_per_minute, MINUTE), shared),
+            reads: Limit::new(rule("reads", config.limit_reads_per_minute, MINUTE), alone),
+            address: Limit::new(rule("address", config.limit_address_per_minute, MINUTE), alone),
         }))
     }
 
-    pub fn sign_in_from(&self, address: IpAddr) -> Result<Standing, LimitReached> {
-        self.0.sign_in_by_address.check(&address)
+    pub async fn sign_in_from(&self, address: IpAddr) -> Result<Standing, LimitReached> {
+        self.0.sign_in_by_address.count(&address).await
     }
 
     /// `email` must be normalised, or the limit could be dodged by spelling.
-    pub fn sign_in_as(&self, email: &str) -> Result<Standing, LimitReached> {
-        self.0.sign_in_by_account.check(&email.to_owned())
+    pub async fn sign_in_as(&self, email: &str) -> Result<Standing, LimitReached> {
+        self.0.sign_in_by_account.count(&email.to_owned()).await
     }
 
-    pub fn write(&self, user: &UserId) -> Result<Standing, LimitReached> {
-        self.0.writes.check(user)
+    /// A password given by someone who is signed in: strangers, who are counted by the e-mail address, do not use it up.
+    pub async fn confirm_as(&self, user: &UserId) -> Result<Standing, LimitReached> {
+        self.0.sign_in_by_account.count(&user.to_string()).await
+    }
+
+    pub async fn write(&self, user: &UserId) -> Result<Standing, LimitReached> {
+        self.0.writes.count(user).await
     }
 
     pub fn read(&self, user: &UserId) -> Result<Standing, LimitReached> {
-        self.0.reads.check(user)
+        self.0.reads.count_here(user)
     }
 
     pub fn call_from(&self, address: IpAddr) -> Result<Standing, LimitReached> {
-        self.0.address.check(&address)
+        self.0.address.count_here(&address)
     }
 
     /// Forgets, once a minute, callers who have their whole quota again.
@@ -97,11 +103,11 @@ impl Limits {
     }
 
     fn forget_idle(&self) {
-        self.0.sign_in_by_address.limiter.retain_recent();
-        self.0.sign_in_by_account.limiter.retain_recent();
-        self.0.writes.limiter.retain_recent();
-        self.0.reads.limiter.retain_recent();
-        self.0.address.limiter.retain_recent();
+        self.0.sign_in_by_address.here.forget_idle();
+        self.0.sign_in_by_account.here.forget_idle();
+        self.0.writes.here.forget_idle();
+        self.0.reads.here.forget_idle();
+        self.0.address.here.forget_idle();
     }
 }
 
@@ -123,92 +129,117 @@ impl Standings {
     }
 }
 
-type Keyed<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock, StateInformationMiddleware>;
-
+/// One limit: counted in Redis while that answers, here while it does not.
 struct Limit<K: Hash + Eq + Clone> {
-    policy: &'static str,
-    quota: NonZeroU32,
-    window: Duration,
-    limiter: Keyed<K>,
+    rule: Rule,
+    shared: SharedLimits,
+    here: Local<K>,
 }
 
 impl<K: Hash + Eq + Clone> std::fmt::Debug for Limit<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} per {:?}", self.policy, self.quota, self.window)
+        write!(f, "{}: {} per {:?}", self.rule.policy, self.rule.quota, self.rule.window)
     }
 }
 
-impl<K: Hash + Eq + Clone> Limit<K> {
-    fn new(policy: &'static str, per_window: u32, window: Duration) -> Self {
-        let quota = NonZeroU32::new(per_window).unwrap_or(NonZeroU32::MIN);
-        let one_per = (window / quota.get()).max(Duration::from_nanos(1));
-        let rate = Quota::with_period(one_per).unwrap_or(Quota::per_second(quota)).allow_burst(quota);
-        Self { policy, quota, window, limiter: RateLimiter::dashmap(rate).with_middleware() }
+impl<K: Hash + Eq + Clone + ToString> Limit<K> {
+    fn new(rule: Rule, shared: &SharedLimits) -> Self {
+        Self { rule, shared: shared.clone(), here: Local::new(rule) }
     }
 
-    fn check(&self, key: &K) -> Result<Standing, LimitReached> {
-        match self.limiter.check_key(key) {
-            Ok(snapshot) => Ok(self.standing(&snapshot)),
-            Err(until) => {
-                let wait = until.wait_time_from(self.limiter.clock().now());
-                let reset_seconds = self.window.as_secs();
-                let standing = Standing { remaining: 0, reset_seconds, ..self.full() };
-                Err(LimitReached {
-                    standing,
-                    retry_after_seconds: u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1),
-                })
-            }
+    async fn count(&self, caller: &K) -> Result<Standing, LimitReached> {
+        // A digest: addresses are personal, and keys are shown by every tool for Redis.
+        let digest = hex::encode(&Sha256::digest(caller.to_string())[..16]);
+        match self.shared.count(&self.rule, &digest).await {
+            Some(step) => outcome(&self.rule, step),
+            None => self.count_here(caller),
         }
     }
 
-    fn full(&self) -> Standing {
-        let (quota, window_seconds) = (self.quota.get(), self.window.as_secs());
-        Standing { policy: self.policy, quota, window_seconds, remaining: quota, reset_seconds: 0 }
+    fn count_here(&self, caller: &K) -> Result<Standing, LimitReached> {
+        outcome(&self.rule, self.here.count(caller))
     }
+}
 
-    fn standing(&self, snapshot: &StateSnapshot) -> Standing {
-        let remaining = snapshot.remaining_burst_capacity();
-        let used = self.quota.get().saturating_sub(remaining);
-        let reset = self.window.mul_f64(f64::from(used) / f64::from(self.quota.get()));
-        Standing { remaining, reset_seconds: reset.as_secs() + u64::from(reset.subsec_nanos() > 0), ..self.full() }
+fn outcome(rule: &Rule, step: Step) -> Result<Standing, LimitReached> {
+    let standing = Standing {
+        policy: rule.policy,
+        quota: rule.quota,
+        window_seconds: rule.window.as_secs(),
+        remaining: if step.allowed { remaining(rule, step.reset) } else { 0 },
+        reset_seconds: whole_seconds(step.reset),
+    };
+    if step.allowed {
+        return Ok(standing);
     }
+    let retry_after_seconds = u32::try_from(whole_seconds(step.wait)).unwrap_or(u32::MAX).max(1);
+    Err(LimitReached { standing, retry_after_seconds })
+}
+
+/// The calls that may still come at once: those that are not yet waiting for the quota to come back.
+fn remaining(rule: &Rule, reset: Duration) -> u32 {
+    let used = (reset.as_secs_f64() / rule.window.as_secs_f64() * f64::from(rule.quota) - 1e-6).ceil();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the quota")]
+    let used = used.clamp(0.0, f64::from(rule.quota)) as u32;
+    rule.quota - used
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     fn limits(each: u32) -> Limits {
-        Limits::new(LimitsConfig {
+        let config = LimitsConfig {
             limit_auth_per_15_minutes: each,
             limit_writes_per_minute: each,
             limit_reads_per_minute: each,
             limit_address_per_minute: each,
-        })
+        };
+        Limits::new(config, &SharedLimits::disabled())
     }
 
-    #[test]
-    fn each_caller_has_a_quota_of_its_own() {
+    #[tokio::test]
+    async fn each_caller_has_a_quota_of_its_own() {
         let limits = limits(3);
         let (one, other): (IpAddr, IpAddr) = ([1, 2, 3, 4].into(), [1, 2, 3, 5].into());
-        let left: Vec<_> = (0..3).map(|_| limits.sign_in_from(one).unwrap().remaining).collect();
-        assert_eq!(left, [2, 1, 0]);
-        let refused = limits.sign_in_from(one).unwrap_err();
+        for left in [2, 1, 0] {
+            assert_eq!(limits.sign_in_from(one).await.unwrap().remaining, left);
+        }
+        let refused = limits.sign_in_from(one).await.unwrap_err();
         assert_eq!((refused.standing.remaining, refused.standing.quota, refused.standing.window_seconds), (0, 3, 900));
         assert!((299..=301).contains(&refused.retry_after_seconds), "a third of 15 minutes, not {refused:?}");
-        assert!(limits.sign_in_from(other).is_ok());
+        assert!(limits.sign_in_from(other).await.is_ok());
         assert!(limits.call_from(one).is_ok(), "other limits are not touched");
     }
 
-    #[test]
-    fn accounts_and_users_are_counted_apart() {
+    #[tokio::test]
+    async fn accounts_and_users_are_counted_apart() {
         let limits = limits(1);
-        assert!(limits.sign_in_as("a@example.com").is_ok());
-        assert!(limits.sign_in_as("a@example.com").is_err());
-        assert!(limits.sign_in_as("b@example.com").is_ok());
+        assert!(limits.sign_in_as("a@example.com").await.is_ok());
+        assert!(limits.sign_in_as("a@example.com").await.is_err());
+        assert!(limits.sign_in_as("b@example.com").await.is_ok());
         let user = UserId::from_bits([7; 12]);
-        assert!(limits.write(&user).is_ok() && limits.read(&user).is_ok());
-        assert!(limits.write(&user).is_err() && limits.read(&user).is_err());
+        assert!(limits.confirm_as(&user).await.is_ok() && limits.confirm_as(&user).await.is_err());
+        assert!(limits.write(&user).await.is_ok() && limits.read(&user).is_ok());
+        assert!(limits.write(&user).await.is_err() && limits.read(&user).is_err());
+    }
+
+    #[rstest]
+    #[case(0, 10)]
+    #[case(1, 9)] // a part of a call that has come back is none
+    #[case(6_000, 9)]
+    #[case(6_001, 8)]
+    #[case(60_000, 0)]
+    #[case(90_000, 0)]
+    fn what_is_left_follows_from_when_all_is_back(#[case] reset_millis: u64, #[case] left: u32) {
+        let rule = Rule { policy: "writes", quota: 10, window: MINUTE };
+        assert_eq!(remaining(&rule, Duration::from_millis(reset_millis)), left);
     }
 
     #[test]

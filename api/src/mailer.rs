@@ -216,6 +216,9 @@ impl Mailer {
 
     /// Sends one mail and records it, or leaves it for later. True when it was sent.
     async fn deliver(&self, mail: PendingMail) -> bool {
+        if mail.order.email.is_erased() {
+            return self.drop(&mail).await;
+        }
         let failure = match self.templates.render(&mail, self.deps.sender.shop()) {
             Ok(rendered) => match send::send(&self.deps, &mail.order.email, rendered).await {
                 Ok(()) => return self.record(&mail).await,
@@ -231,6 +234,15 @@ impl Mailer {
             tracing::debug!(order_id = %mail.order.id, error = chain(&error), "the mail keeps its claim");
         }
         false
+    }
+
+    /// A buyer who erased their account gets no mail. True when the mail was dropped.
+    async fn drop(&self, mail: &PendingMail) -> bool {
+        let dropped = self.deps.outbox.drop_mail(mail).await;
+        if let Err(error) = &dropped {
+            tracing::debug!(order_id = %mail.order.id, error = chain(error), "the mail keeps its claim");
+        }
+        dropped.is_ok()
     }
 
     async fn record(&self, mail: &PendingMail) -> bool {

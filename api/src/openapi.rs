@@ -17,6 +17,7 @@ use utoipa::{
     security(("bearer" = [])),
     tags(
         (name = "auth", description = "Accounts and sessions"),
+        (name = "users", description = "Accounts and roles, for staff"),
         (name = "products", description = "The catalogue"),
         (name = "inventory", description = "Stock, for staff"),
         (name = "orders", description = "Orders"),

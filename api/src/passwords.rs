@@ -6,18 +6,18 @@ use argon2::{
     Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
     password_hash::{self, phc::PasswordHash},
 };
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
 use secrecy::{ExposeSecret, SecretString};
+use shop_runtime::metrics::Metrics;
 use tokio::sync::Semaphore;
 
-/// Memory in KiB, passes and lanes: the second choice of OWASP's password storage sheet.
-const MEMORY_KIB: u32 = 19 * 1024;
-const PASSES: u32 = 2;
-const LANES: u32 = 1;
+use crate::config::PasswordConfig;
+
 /// Sign-ins that may wait for each worker: about half a second's worth.
 const WAITING_PER_WORKER: usize = 16;
-/// A hash of nobody's password, with the parameters above: checking it costs what a real one costs.
-const NOBODY: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5bm9ib2R5$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
@@ -38,30 +38,48 @@ pub enum Verdict {
     RightButOutdated,
 }
 
+/// What a hash costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Cost {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
 /// The pool; clones share it.
 #[derive(Debug, Clone)]
 pub struct Passwords {
+    /// What new hashes cost.
+    cost: Cost,
     /// Everyone in the pool, waiting or at work.
     places: Arc<Semaphore>,
     workers: Arc<Semaphore>,
+    hashes: Family<Cost, Counter>,
 }
 
 impl Passwords {
-    /// A pool of all processors but one, and at least one.
-    pub fn for_this_machine() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::new(cores.saturating_sub(1).max(1), WAITING_PER_WORKER)
+    pub fn new(config: &PasswordConfig, metrics: &Metrics) -> Self {
+        let cost =
+            Cost { memory_kib: config.argon2_memory_kib, passes: config.argon2_passes, lanes: config.argon2_lanes };
+        let pool = Self::sized(cost, config.workers(), WAITING_PER_WORKER);
+        metrics.register(|registry| {
+            let help = "Password hashes computed, by what they cost";
+            registry.register("shop_api_password_hashes", help, pool.hashes.clone());
+        });
+        pool
     }
 
-    fn new(workers: usize, waiting_per_worker: usize) -> Self {
+    fn sized(cost: Cost, workers: usize, waiting_per_worker: usize) -> Self {
         let places = Arc::new(Semaphore::new(workers * (1 + waiting_per_worker)));
-        Self { places, workers: Arc::new(Semaphore::new(workers)) }
+        Self { cost, places, workers: Arc::new(Semaphore::new(workers)), hashes: Family::default() }
     }
 
     /// The hash to store for a new password.
     pub async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
+        let (cost, hashes) = (self.cost, self.hashes.clone());
         self.work(move || {
-            let hash = argon2()?.hash_password(password.expose_secret().as_bytes())?;
+            hashes.get_or_create(&cost).inc();
+            let hash = cost.argon2()?.hash_password(password.expose_secret().as_bytes())?;
             Ok(hash.to_string())
         })
         .await
@@ -69,12 +87,15 @@ impl Passwords {
 
     /// Checks a password. `stored` is None for an account that does not exist: the same work is done, and it is wrong.
     pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Result<Verdict, PasswordError> {
+        let (cost, hashes) = (self.cost, self.hashes.clone());
         self.work(move || {
             let known = stored.is_some();
-            let stored = stored.unwrap_or_else(|| NOBODY.to_owned());
+            let stored = stored.unwrap_or_else(|| cost.hash_of_nobody());
             let parsed = PasswordHash::new(&stored).map_err(|_| password_hash::Error::EncodingInvalid)?;
-            match argon2()?.verify_password(password.expose_secret().as_bytes(), &parsed) {
-                Ok(()) if known && is_current(&parsed) => Ok(Verdict::Right),
+            let asked = Cost::of(&parsed)?;
+            hashes.get_or_create(&asked).inc();
+            match cost.argon2()?.verify_password(password.expose_secret().as_bytes(), &parsed) {
+                Ok(()) if known && asked == cost => Ok(Verdict::Right),
                 Ok(()) if known => Ok(Verdict::RightButOutdated),
                 Ok(()) | Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Wrong),
                 Err(error) => Err(error),
@@ -98,19 +119,29 @@ impl Passwords {
     }
 }
 
-fn argon2() -> Result<Argon2<'static>, password_hash::Error> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-}
+impl Cost {
+    fn of(hash: &PasswordHash) -> Result<Self, password_hash::Error> {
+        let params = Params::try_from(hash)?;
+        Ok(Self { memory_kib: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() })
+    }
 
-fn is_current(hash: &PasswordHash) -> bool {
-    let current = |params: Params| (params.m_cost(), params.t_cost(), params.p_cost()) == (MEMORY_KIB, PASSES, LANES);
-    hash.algorithm.as_str() == "argon2id" && Params::try_from(hash).is_ok_and(current)
+    fn argon2(self) -> Result<Argon2<'static>, password_hash::Error> {
+        let params = Params::new(self.memory_kib, self.passes, self.lanes, None)?;
+        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    }
+
+    /// A hash of nobody's password: checking it costs what a real one costs.
+    fn hash_of_nobody(self) -> String {
+        let Self { memory_kib, passes, lanes } = self;
+        format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}$bm9ib2R5bm9ib2R5bm9ib2R5${}", "A".repeat(43))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COST: Cost = Cost { memory_kib: 8 * 1024, passes: 2, lanes: 1 };
 
     fn secret(text: &str) -> SecretString {
         text.to_owned().into()
@@ -118,31 +149,44 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_is_right() {
-        let pool = Passwords::new(1, 4);
+        let pool = Passwords::sized(COST, 1, 4);
         let hash = pool.hash(secret("correct horse")).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(hash.starts_with("$argon2id$v=19$m=8192,t=2,p=1$"), "{hash}");
         assert_eq!(pool.verify(secret("correct horse"), Some(hash.clone())).await.unwrap(), Verdict::Right);
         assert_eq!(pool.verify(secret("correct horsE"), Some(hash)).await.unwrap(), Verdict::Wrong);
         assert_eq!(pool.verify(secret(""), None).await.unwrap(), Verdict::Wrong);
+    }
+
+    /// Whoever measures cannot tell an account that does not exist from a wrong password.
+    #[tokio::test]
+    async fn nobody_costs_one_hash_like_everybody() {
+        let pool = Passwords::sized(COST, 1, 4);
+        let hash = pool.hash(secret("right")).await.unwrap();
+        let computed = || pool.hashes.get_or_create(&COST).get();
+        for stored in [Some(hash), None] {
+            let before = computed();
+            assert_eq!(pool.verify(secret("wrong"), stored).await.unwrap(), Verdict::Wrong);
+            assert_eq!(computed(), before + 1);
+        }
     }
 
     #[tokio::test]
     async fn an_old_hash_is_told_apart() {
         let params = Params::new(8 * 1024, 1, 1, None).unwrap();
         let old = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password(b"old").unwrap().to_string();
-        let verdict = Passwords::new(1, 4).verify(secret("old"), Some(old)).await.unwrap();
+        let verdict = Passwords::sized(COST, 1, 4).verify(secret("old"), Some(old)).await.unwrap();
         assert_eq!(verdict, Verdict::RightButOutdated);
     }
 
     #[tokio::test]
     async fn two_hashes_of_one_password_differ() {
-        let pool = Passwords::new(2, 4);
+        let pool = Passwords::sized(COST, 2, 4);
         assert_ne!(pool.hash(secret("same")).await.unwrap(), pool.hash(secret("same")).await.unwrap());
     }
 
     #[tokio::test]
     async fn a_full_pool_refuses_at_once() {
-        let pool = Passwords::new(1, 0);
+        let pool = Passwords::sized(COST, 1, 0);
         let _held = pool.places.clone().try_acquire_owned().unwrap();
         assert!(matches!(pool.hash(secret("x")).await, Err(PasswordError::Busy)));
     }

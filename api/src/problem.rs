@@ -24,9 +24,11 @@ use crate::{
     service::{
         accounts::AccountError,
         catalogue::CatalogueError,
+        erasure::ErasureError,
         inventory::InventoryError,
         orders::{Miss, OrderError},
         sessions::SessionError,
+        users::UsersError,
     },
 };
 
@@ -197,10 +199,33 @@ impl From<AccountError> for Problem {
                 Self::new(StatusCode::CONFLICT, "email_taken", "an account with this e-mail address exists")
             }
             AccountError::WrongCredentials => Self::unauthenticated("incorrect email or password"),
+            AccountError::WrongPassword => Self::unauthenticated("the password is wrong"),
             AccountError::Store(store) => (&store).into(),
             AccountError::Password(PasswordError::Busy) => Self::busy(),
             AccountError::Session(session) => session.into(),
             error @ (AccountError::Password(_) | AccountError::Random(_)) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ErasureError> for Problem {
+    fn from(error: ErasureError) -> Self {
+        match error {
+            ErasureError::Store(store) => (&store).into(),
+            ErasureError::Session(session) => session.into(),
+        }
+    }
+}
+
+impl From<UsersError> for Problem {
+    fn from(error: UsersError) -> Self {
+        match error {
+            UsersError::OwnRole => {
+                let detail = "nobody can take their own staff role away; another member of the staff can";
+                Self::new(StatusCode::CONFLICT, "own_role", detail)
+            }
+            UsersError::Unknown => Self::not_found(),
+            UsersError::Store(store) => (&store).into(),
         }
     }
 }

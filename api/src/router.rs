@@ -17,7 +17,7 @@ use crate::{
     layers::{address, drain, headers, limit, outage, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
-    routes::{auth, inventory, orders, products, system},
+    routes::{account, auth, inventory, orders, products, sessions, system, users},
 };
 
 const API: &str = "/api/v1";
@@ -29,7 +29,12 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(auth::login))
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout, auth::logout_by_get))
-        .routes(routes!(auth::me))
+        .routes(routes!(auth::me, account::erase))
+        .routes(routes!(account::change_password))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(users::list))
+        .routes(routes!(users::change))
         .routes(routes!(products::list, products::create))
         .routes(routes!(products::get, products::put))
         .routes(routes!(inventory::adjust))

@@ -4,6 +4,8 @@
 #[path = "http/shop.rs"]
 mod shop;
 
+#[path = "http/accounts.rs"]
+mod accounts;
 #[path = "http/auth.rs"]
 mod auth;
 #[path = "http/catalogue.rs"]
@@ -20,7 +22,13 @@ mod orders;
 mod outage;
 #[path = "http/protocol.rs"]
 mod protocol;
+#[path = "http/sessions.rs"]
+mod sessions;
 #[path = "http/staff.rs"]
 mod staff;
 #[path = "http/tls.rs"]
 mod tls;
+#[path = "http/tokens.rs"]
+mod tokens;
+#[path = "http/users.rs"]
+mod users;

@@ -21,7 +21,7 @@ impl FromRequestParts<App> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let principal = authenticate(parts, app).await?;
-        count(parts, app, &principal)?;
+        count(parts, app, &principal).await?;
         Ok(Self(principal))
     }
 }
@@ -34,7 +34,7 @@ impl FromRequestParts<App> for Staff {
         if principal.role != Role::Staff {
             return Err(Problem::forbidden());
         }
-        count(parts, app, &principal)?;
+        count(parts, app, &principal).await?;
         Ok(Self(principal))
     }
 }
@@ -51,9 +51,9 @@ pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn count(parts: &Parts, app: &App, principal: &Principal) -> Result<(), Problem> {
+async fn count(parts: &Parts, app: &App, principal: &Principal) -> Result<(), Problem> {
     let standings = parts.extensions.get::<Standings>().cloned().unwrap_or_default();
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
-    let outcome = if reads { app.limits.read(&principal.user) } else { app.limits.write(&principal.user) };
+    let outcome = if reads { app.limits.read(&principal.user) } else { app.limits.write(&principal.user).await };
     limit::note(&standings, outcome)
 }

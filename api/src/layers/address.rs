@@ -19,6 +19,10 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
+    pub fn ip(self) -> IpAddr {
+        self.0
+    }
+
     /// What limits count by: the address, or for IPv6 its /64 network, which one subscriber owns whole.
     pub fn bucket(self) -> IpAddr {
         match self.0 {

@@ -18,7 +18,7 @@ use crate::{
         Body, CurrentUser, Fields, FromFields, RefreshCookie, SessionProofs, SignIn, expired_cookie, refresh_cookie,
     },
     problem::Problem,
-    service::{accounts::NewPassword, email::Email},
+    service::{accounts::NewPassword, email::Email, users::User},
 };
 
 /// An address and a password.
@@ -63,6 +63,12 @@ pub struct Profile {
     role: Role,
     #[schema(value_type = String, format = DateTime)]
     created_at: jiff::Timestamp,
+}
+
+impl Profile {
+    pub fn of(user: User) -> Self {
+        Self { id: user.id.to_string(), email: user.email, role: user.role, created_at: user.created_at }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -119,11 +125,10 @@ pub async fn register(
     let password = NewPassword::parse(body.password, app.password_min_length);
     let password = password.map_err(|error| faults.push(fault("/password", &error)));
     let (Ok(email), Ok(password)) = (email, password) else { return Err(Problem::invalid(faults)) };
-    sign_in.count_account(&app, email.as_str())?;
-    let (user, grant) = app.accounts.register(&email, password).await?;
-    let profile = Profile { id: user.id.to_string(), email: user.email, role: user.role, created_at: user.created_at };
+    sign_in.count_account(&app, email.as_str()).await?;
+    let (user, grant) = app.accounts.register(&email, password, &sign_in.origin).await?;
     let message = "User created successfully";
-    let body = Registered { status: "success", message, access_token: grant.access, user: profile };
+    let body = Registered { status: "success", message, access_token: grant.access, user: Profile::of(user) };
     Ok((StatusCode::CREATED, refresh_cookie(&app, &grant.refresh), Json(body)).into_response())
 }
 
@@ -139,8 +144,8 @@ pub async fn login(
     sign_in: SignIn,
     Body(body): Body<Credentials>,
 ) -> Result<Response, Problem> {
-    sign_in.count_account(&app, &Email::normalise(&body.email))?;
-    let grant = app.accounts.login(&body.email, body.password).await?;
+    sign_in.count_account(&app, &Email::normalise(&body.email)).await?;
+    let grant = app.accounts.login(&body.email, body.password, &sign_in.origin).await?;
     let body = SignedIn { status: "success", message: "Login successful", access_token: grant.access };
     Ok((refresh_cookie(&app, &grant.refresh), Json(body)).into_response())
 }

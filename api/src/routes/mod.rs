@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 use shop_domain::money::{self, Currency, Money};
 use utoipa::ToSchema;
 
+pub mod account;
 pub mod auth;
 pub mod inventory;
 pub mod orders;
 pub mod products;
+pub mod sessions;
 pub mod system;
+pub mod users;
 
 /// An amount in major units: an exact decimal number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]

@@ -1,17 +1,19 @@
 //! Accounts: registering, signing in, and the staff account that the configuration names.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use shop_domain::{account::Role, id::UserId};
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    telemetry,
 };
 use shop_store::{Store, StoreError, users::User};
 
 use super::{
     email::{Email, InvalidEmail},
-    sessions::{Grant, SessionError, Sessions},
+    sessions::{Grant, Origin, Principal, SessionError, Sessions},
 };
 use crate::{
     config::StaffAccount,
@@ -20,6 +22,10 @@ use crate::{
 
 /// Longest password, in bytes.
 const MAX_PASSWORD_BYTES: usize = 1024;
+/// An address from which an account was signed in to is known for this long.
+const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How old the last note of a known address may become before it is renewed.
+const NOTED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -27,6 +33,9 @@ pub enum AccountError {
     EmailTaken,
     #[error("wrong address or password")]
     WrongCredentials,
+    /// Of someone who is signed in.
+    #[error("wrong password")]
+    WrongPassword,
     #[error("cannot read or write the account")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -78,7 +87,12 @@ impl Accounts {
     }
 
     /// Makes a customer account and signs it in.
-    pub async fn register(&self, email: &Email, password: NewPassword) -> Result<(User, Grant), AccountError> {
+    pub async fn register(
+        &self,
+        email: &Email,
+        password: NewPassword,
+        origin: &Origin,
+    ) -> Result<(User, Grant), AccountError> {
         let user = self.new_user(email, password.0, Role::Customer).await?;
         match self.store.users.create(&user).await {
             Ok(()) => {}
@@ -86,23 +100,83 @@ impl Accounts {
             Err(error) => return Err(error.into()),
         }
         tracing::info!(user = %user.id, "account made");
-        let grant = self.sessions.open(&user).await?;
+        let grant = self.enter(&user, origin).await?;
         Ok((user, grant))
     }
 
     /// Signs in. An unknown address and a wrong password take the same way and the same time.
-    pub async fn login(&self, email: &str, password: SecretString) -> Result<Grant, AccountError> {
+    pub async fn login(&self, email: &str, password: SecretString, origin: &Origin) -> Result<Grant, AccountError> {
         let user = self.store.users.find_by_email(&Email::normalise(email)).await?;
         let stored = user.as_ref().map(|user| user.password_hash.clone());
         let verdict = self.passwords.verify(password.clone(), stored).await?;
         match (user, verdict) {
-            (Some(user), Verdict::Right) => Ok(self.sessions.open(&user).await?),
+            (Some(user), Verdict::Right) => self.enter(&user, origin).await,
             (Some(user), Verdict::RightButOutdated) => {
                 let hash = self.passwords.hash(password).await?;
                 self.store.users.replace_hash(&user, &hash).await?;
-                Ok(self.sessions.open(&user).await?)
+                self.enter(&user, origin).await
             }
             (_, Verdict::Wrong) | (None, _) => Err(AccountError::WrongCredentials),
+        }
+    }
+
+    /// Whether the account was signed in to from there within 30 days. An account that cannot be read knows nobody.
+    pub async fn knows(&self, email: &str, origin: &Origin) -> bool {
+        let Ok(Some(user)) = self.store.users.find_by_email(email).await else { return false };
+        last_seen(&user, origin).is_some_and(|seen| self.clock.now().duration_since(seen) <= KNOWN_FOR)
+    }
+
+    /// Changes the password of someone who is signed in, and ends all their other sessions.
+    pub async fn change_password(
+        &self,
+        principal: &Principal,
+        current: SecretString,
+        new: NewPassword,
+    ) -> Result<(), AccountError> {
+        let user = self.confirmed(principal, current).await?;
+        let hash = self.passwords.hash(new.0).await?;
+        let version = user.password_version + 1;
+        let mut tx = self.store.begin().await?;
+        if !self.store.users.change_password_in(&mut tx, &user, &hash).await? {
+            tx.abort().await;
+            return Err(AccountError::WrongPassword);
+        }
+        self.store.sessions.keep_in(&mut tx, &principal.session, version).await?;
+        tx.commit().await?;
+        tracing::info!(user = %user.id, "password changed");
+        self.drop_outdated(&user.id, version).await;
+        Ok(())
+    }
+
+    /// The account of someone who is signed in, if this is its password: always one hash.
+    pub async fn confirmed(&self, principal: &Principal, password: SecretString) -> Result<User, AccountError> {
+        let user = self.store.users.find(&principal.user).await?;
+        let stored = user.as_ref().map(|user| user.password_hash.clone());
+        let verdict = self.passwords.verify(password, stored).await?;
+        user.filter(|_| verdict != Verdict::Wrong).ok_or(AccountError::WrongPassword)
+    }
+
+    /// Opens a session, and remembers from where.
+    async fn enter(&self, user: &User, origin: &Origin) -> Result<Grant, AccountError> {
+        let grant = self.sessions.open(user, origin).await?;
+        let now = self.clock.now();
+        let noted = last_seen(user, origin).is_some_and(|seen| now.duration_since(seen) <= NOTED_FOR);
+        if let Some(digest) = digest(&user.id, origin).filter(|_| !noted)
+            && let Err(error) = self.store.users.remember_address(&user.id, &digest, now).await
+        {
+            tracing::warn!(user = %user.id, error = telemetry::chain(&error), "an address is not remembered");
+        }
+        Ok(grant)
+    }
+
+    /// Their password's version has ended these sessions: marking them only shortens lists and the time until all know.
+    async fn drop_outdated(&self, user: &UserId, password_version: i64) {
+        match self.sessions.revoke_outdated(user, password_version).await {
+            Ok(ended) => tracing::info!(%user, sessions_ended = ended, "sessions of the old password ended"),
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                tracing::warn!(%user, error, "sessions of the old password have ended, but are still listed");
+            }
         }
     }
 
@@ -116,8 +190,8 @@ impl Accounts {
             }
             // Replicas start together: the one that comes second looks again, and finds what the first has set.
             let Some(user) = self.put_staff(&email, &staff.password, known).await? else { continue };
-            let ended = self.sessions.revoke_all(&user).await.map_err(AccountError::from)?;
-            tracing::info!(%user, sessions_ended = ended, "staff account set from the configuration");
+            tracing::info!(user = %user.id, "staff account set from the configuration");
+            self.drop_outdated(&user.id, user.password_version).await;
             return Ok(());
         }
     }
@@ -134,14 +208,13 @@ impl Accounts {
         email: &Email,
         password: &SecretString,
         known: Option<User>,
-    ) -> Result<Option<UserId>, AccountError> {
+    ) -> Result<Option<User>, AccountError> {
         let new = self.new_user(email, password.clone(), Role::Staff).await?;
         if let Some(user) = known {
-            let made = self.store.users.make_staff(&user, &new.password_hash).await?;
-            return Ok(made.then_some(user.id));
+            return Ok(self.store.users.make_staff(&user, &new.password_hash).await?);
         }
         match self.store.users.create(&new).await {
-            Ok(()) => Ok(Some(new.id)),
+            Ok(()) => Ok(Some(new)),
             Err(StoreError::Duplicate(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -154,9 +227,23 @@ impl Accounts {
             email: email.as_str().to_owned(),
             password_hash,
             role,
+            password_version: 0,
+            known_addresses: Vec::new(),
             created_at: whole_millis(self.clock.now()),
         })
     }
+}
+
+/// When the account was last signed in to from there.
+fn last_seen(user: &User, origin: &Origin) -> Option<Timestamp> {
+    let digest = digest(&user.id, origin)?;
+    user.known_addresses.iter().find(|known| known.digest == digest).map(|known| known.seen_at)
+}
+
+/// What the account keeps of an address: enough to know it again, and another one for every account.
+fn digest(user: &UserId, origin: &Origin) -> Option<String> {
+    let text = format!("{user} {}", origin.network?);
+    Some(hex::encode(&Sha256::digest(text)[..16]))
 }
 
 /// The time as the database gives it back.

@@ -3,6 +3,8 @@
 pub mod accounts;
 pub mod catalogue;
 pub mod email;
+pub mod erasure;
 pub mod inventory;
 pub mod orders;
 pub mod sessions;
+pub mod users;

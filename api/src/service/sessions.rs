@@ -1,6 +1,6 @@
 //! Sessions: opening, refreshing, checking and ending them. Knows nothing of passwords.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
@@ -14,9 +14,12 @@ use shop_runtime::{
 };
 use shop_store::{
     Store, StoreError,
-    sessions::{Refresh, Rotation, Session},
+    session_cache::{Holder, MAX_STALENESS, SessionAnswer, SessionCache},
+    sessions::{Refresh, Rotation},
     users::User,
 };
+
+pub use shop_store::sessions::Session;
 
 use crate::tokens::{Bearer, RefreshToken, SigningError, Tokens};
 
@@ -24,9 +27,9 @@ use crate::tokens::{Bearer, RefreshToken, SigningError, Tokens};
 pub const REFRESH_LIFETIME: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A repeated presentation within this time gets the same successor: tabs, and answers that got lost.
 const REPLAY_GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// A session that ended is refused everywhere after this time.
-const MAX_STALENESS: SignedDuration = SignedDuration::from_secs(5);
-const CACHE_TTL: Duration = Duration::from_secs(4);
+/// The times of answers are compared with [`MAX_STALENESS`]; this only keeps the process's cache small, and answers from
+/// staying if the clock is set back.
+const CACHE_TTL: Duration = Duration::from_secs(5);
 const CACHE_CAPACITY: u64 = 100_000;
 
 /// Who is calling, as the database said at most five seconds ago.
@@ -43,6 +46,16 @@ impl std::fmt::Debug for Principal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Principal({}, {})", self.user, self.role.as_str())
     }
+}
+
+/// Where a session is opened from, as its owner may recognise it. Never logged.
+#[derive(Clone, Default)]
+pub struct Origin {
+    /// The `User-Agent`, shortened.
+    pub device: Option<String>,
+    pub address: Option<IpAddr>,
+    /// What counts as the same address: see `ClientAddress::bucket`.
+    pub network: Option<IpAddr>,
 }
 
 /// What a client gets when it signs in or refreshes.
@@ -81,30 +94,25 @@ pub enum SessionError {
     Random(#[from] NoRandomness),
 }
 
-/// What the database said of a session, and when it was asked.
-#[derive(Clone)]
-struct Checked {
-    principal: Option<Principal>,
-    asked_at: Timestamp,
-}
-
 /// The sessions of the shop; clones share their cache.
 #[derive(Clone)]
 pub struct Sessions {
     store: Store,
     tokens: Tokens,
+    redis: SessionCache,
     clock: Clock,
-    checked: Cache<SessionId, Checked>,
+    answers: Cache<SessionId, SessionAnswer>,
 }
 
 impl Sessions {
-    pub fn new(store: Store, tokens: Tokens, clock: Clock) -> Self {
-        let checked = Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(CACHE_TTL).build();
-        Self { store, tokens, clock, checked }
+    pub fn new(store: Store, tokens: Tokens, redis: SessionCache, clock: Clock) -> Self {
+        let answers = Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(CACHE_TTL).build();
+        Self { store, tokens, redis, clock, answers }
     }
 
-    /// Opens a session for a user who has proved who they are.
-    pub async fn open(&self, user: &User) -> Result<Grant, SessionError> {
+    /// Opens a session for a user who has proved who they are, as read before the proof: if the password changes
+    /// meanwhile the session is over before it begins.
+    pub async fn open(&self, user: &User, origin: &Origin) -> Result<Grant, SessionError> {
         let now = self.clock.now();
         let id = SessionId::from_bits(ids::random_bytes()?);
         let refresh = self.tokens.first(id.clone())?;
@@ -112,6 +120,9 @@ impl Sessions {
             id: id.clone(),
             user_id: user.id.clone(),
             refresh: Refresh { current_hash: refresh.hash(), previous_hash: None, rotated_at: None },
+            password_version: user.password_version,
+            device: origin.device.clone(),
+            address: origin.address.map(|address| address.to_string()),
             created_at: now,
             last_used_at: now,
             expires_at: expiry(now),
@@ -127,6 +138,9 @@ impl Sessions {
         let now = self.clock.now();
         let session = self.live(&presented.session, now).await?.ok_or(SessionError::Invalid)?;
         let user = self.store.users.find(&session.user_id).await?.ok_or(SessionError::Invalid)?;
+        if session.password_version < user.password_version {
+            return Err(SessionError::Invalid);
+        }
         let refresh = self.succeed(presented, session, now).await?;
         let bearer = Bearer { user: user.id, session: presented.session.clone() };
         let access = self.tokens.issue(&bearer, user.role, now)?;
@@ -148,34 +162,75 @@ impl Sessions {
 
     /// Who holds this access token: the token is good, and its session was alive at most five seconds ago.
     pub async fn authenticate(&self, token: &str) -> Result<Principal, SessionError> {
-        let now = self.clock.now();
-        let bearer = self.tokens.verify(token, now).map_err(|_| SessionError::Invalid)?;
-        let read = self.checked.try_get_with(bearer.session.clone(), self.ask(bearer.session.clone()));
-        let mut checked = read.await.map_err(SessionError::SharedRead)?;
-        if now.duration_since(checked.asked_at) > MAX_STALENESS {
-            // The database took its time: what it said is older than the cache believes.
-            checked = self.ask(bearer.session.clone()).await?;
+        let bearer = self.tokens.verify(token, self.clock.now()).map_err(|_| SessionError::Invalid)?;
+        let answer = self.answer(&bearer).await?;
+        let holder = answer.holder.filter(|holder| holder.user == bearer.user).ok_or(SessionError::Invalid)?;
+        let Holder { user, role, email, created_at } = holder;
+        Ok(Principal { user, session: bearer.session, role, email, created_at })
+    }
+
+    /// The live sessions of a user, newest first.
+    pub async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionError> {
+        Ok(self.store.sessions.live_of(user, self.clock.now()).await?)
+    }
+
+    /// Ends one session of a user. False when the user has no such session.
+    pub async fn revoke_of(&self, user: &UserId, id: SessionId) -> Result<bool, SessionError> {
+        let revoked = self.store.sessions.revoke_of(user, &id, self.clock.now()).await?;
+        if revoked {
+            self.forget(&[id]).await;
         }
-        checked.principal.filter(|principal| principal.user == bearer.user).ok_or(SessionError::Invalid)
+        Ok(revoked)
     }
 
-    /// Ends every session of a user; known to this replica within five seconds, as to every other.
+    /// Ends every session of a user; known everywhere within five seconds.
     pub async fn revoke_all(&self, user: &UserId) -> Result<u64, SessionError> {
-        Ok(self.store.sessions.revoke_all(user, self.clock.now()).await?)
+        let revoked = self.store.sessions.revoke_all(user, self.clock.now()).await?;
+        self.forget(&revoked).await;
+        Ok(revoked.len() as u64)
     }
 
-    async fn ask(&self, id: SessionId) -> Result<Checked, StoreError> {
+    /// Marks sessions as ended that a change of the password has ended, so that nobody goes on listing them.
+    pub async fn revoke_outdated(&self, user: &UserId, password_version: i64) -> Result<u64, SessionError> {
+        let revoked = self.store.sessions.revoke_outdated(user, password_version, self.clock.now()).await?;
+        self.forget(&revoked).await;
+        Ok(revoked.len() as u64)
+    }
+
+    /// What is known of a session for at most five seconds: here, in Redis, or in the database.
+    async fn answer(&self, bearer: &Bearer) -> Result<SessionAnswer, SessionError> {
+        for _ in 0..2 {
+            let read = self.answers.try_get_with(bearer.session.clone(), self.look_up(bearer));
+            let answer = read.await.map_err(SessionError::SharedRead)?;
+            if self.clock.now().duration_since(answer.asked_at) <= MAX_STALENESS {
+                return Ok(answer);
+            }
+            self.answers.invalidate(&bearer.session).await;
+        }
+        // The database takes longer to answer than an answer may be kept.
+        Ok(self.ask(bearer).await?)
+    }
+
+    async fn look_up(&self, bearer: &Bearer) -> Result<SessionAnswer, StoreError> {
+        if let Some(answer) = self.redis.get(&bearer.session, self.clock.now()).await {
+            return Ok(answer);
+        }
+        let answer = self.ask(bearer).await?;
+        self.redis.put(&bearer.session, &answer, self.clock.now()).await;
+        Ok(answer)
+    }
+
+    /// The user is read before the session: a change of the password keeps one session, and moves both on at once.
+    async fn ask(&self, bearer: &Bearer) -> Result<SessionAnswer, StoreError> {
         let asked_at = self.clock.now();
-        let Some(session) = self.live(&id, asked_at).await? else { return Ok(Checked { principal: None, asked_at }) };
-        let user = self.store.users.find(&session.user_id).await?;
-        let principal = user.map(|user| Principal {
-            user: user.id,
-            session: id,
-            role: user.role,
-            email: user.email,
-            created_at: user.created_at,
-        });
-        Ok(Checked { principal, asked_at })
+        let over = SessionAnswer { holder: None, asked_at };
+        let Some(user) = self.store.users.find(&bearer.user).await? else { return Ok(over) };
+        let Some(session) = self.live(&bearer.session, asked_at).await? else { return Ok(over) };
+        if session.user_id != user.id || session.password_version < user.password_version {
+            return Ok(over);
+        }
+        let holder = Holder { user: user.id, role: user.role, email: user.email, created_at: user.created_at };
+        Ok(SessionAnswer { holder: Some(holder), asked_at })
     }
 
     /// The session, unless it was revoked or has expired (the database forgets expired ones only once a minute).
@@ -227,8 +282,16 @@ impl Sessions {
 
     async fn revoke(&self, id: &SessionId, now: Timestamp) -> Result<(), SessionError> {
         self.store.sessions.revoke(id, now).await?;
-        self.checked.invalidate(id).await;
+        self.forget(std::slice::from_ref(id)).await;
         Ok(())
+    }
+
+    /// Makes the caches drop sessions that have ended.
+    async fn forget(&self, ids: &[SessionId]) {
+        for id in ids {
+            self.answers.invalidate(id).await;
+        }
+        self.redis.mark_ended(ids).await;
     }
 }
 

@@ -3,8 +3,22 @@
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::json;
+use shop_harness::Link;
 
-use crate::shop::{PASSWORD, send, with_shop_of};
+use crate::shop::{Answer, Args, PASSWORD, Shop, eventually, random_name, send, with_shop_of};
+
+/// The tests' clients choose their addresses, as clients behind a proxy have them.
+fn few_sign_ins(args: &mut Args) {
+    args.set("--limit-auth-per-15-minutes", "3").set("--trusted-proxies", "127.0.0.0/8");
+    args.unset("--staff-email").unset("--staff-password");
+}
+
+impl Shop {
+    async fn login_from(&self, address: &str, email: &str, password: &str) -> Answer {
+        let request = self.request(Method::POST, "/auth/login").header("x-forwarded-for", address);
+        send(request.json(&json!({ "email": email, "password": password }))).await
+    }
+}
 
 #[tokio::test]
 async fn sign_ins_are_limited_by_address_and_account() {
@@ -98,6 +112,115 @@ async fn writes_are_limited_per_user() {
             }
             assert_eq!(shop.post("/orders", &other, &json!({})).await.status, 400);
             assert_eq!(shop.get("/orders", &one).await.status, 200, "reads go on");
+        },
+    )
+    .await;
+}
+
+/// Strangers use up what the account allows to addresses it does not know; the owner's own is held by its own limit.
+#[tokio::test]
+async fn strangers_do_not_lock_the_owner_out() {
+    with_shop_of(few_sign_ins, async |shop| {
+        let email = "ann@example.com";
+        let home = "2001:db8::1";
+        let register = shop.request(Method::POST, "/auth/register").header("x-forwarded-for", home);
+        assert_eq!(send(register.json(&json!({ "email": email, "password": PASSWORD }))).await.status, 201);
+        let mut refused = 0;
+        for attacker in 1..=20 {
+            let answer = shop.login_from(&format!("198.51.100.{attacker}"), email, "guess").await;
+            refused += u32::from(answer.status == 429);
+        }
+        assert!(refused >= 17, "{refused} of 20 guesses refused");
+        // The right password does not help a stranger's address past the limit.
+        assert_eq!(shop.login_from("198.51.100.99", email, PASSWORD).await.problem(), (429, "rate_limited".into()));
+        // The owner's network, from another device in it.
+        let owner = shop.login_from("2001:db8::2", email, PASSWORD).await;
+        assert_eq!(owner.status, 200, "{owner:?}");
+        assert!(owner.header("ratelimit").starts_with("\"auth-address\""), "{owner:?}");
+        // Guesses from there are as few as from anywhere.
+        let statuses = [(); 3].map(|()| shop.login_from(home, email, "guess"));
+        let statuses = futures::future::join_all(statuses).await;
+        assert!(statuses.iter().any(|answer| answer.status == 429), "{statuses:?}");
+    })
+    .await;
+}
+
+/// How many of six writes, three at each replica, a new customer may make.
+async fn writes_of_a_new_customer(replicas: [&Shop; 2]) -> usize {
+    let token = replicas[0].register(&format!("{}@example.com", random_name("w"))).await;
+    let mut allowed = 0;
+    for replica in replicas.into_iter().cycle().take(6) {
+        allowed += usize::from(replica.post("/orders", &token, &json!({})).await.status != 429);
+    }
+    allowed
+}
+
+/// How many of six guesses, three at each replica, a new address may make.
+async fn guesses_of_a_new_address(replicas: [&Shop; 2]) -> usize {
+    let address = format!("2001:db8:{}::1", shop_runtime::ids::random_hex::<2>().unwrap());
+    let mut allowed = 0;
+    for replica in replicas.into_iter().cycle().take(6) {
+        let email = format!("{}@example.com", random_name("g"));
+        allowed += usize::from(replica.login_from(&address, &email, "x").await.status != 429);
+    }
+    allowed
+}
+
+#[tokio::test]
+async fn replicas_share_the_limits_of_sign_ins_and_writes() {
+    let few = |args: &mut Args| {
+        few_sign_ins(args);
+        args.set("--limit-writes-per-minute", "3").set("--argon2-memory-kib", "7168").set("--argon2-passes", "1");
+    };
+    with_shop_of(few, async |shop| {
+        let url = shop.args.config().store.redis_url().unwrap().clone();
+        let (link, through) = Link::to_redis(&url).await.unwrap();
+        let linked = |args: &mut Args| {
+            args.set("--redis-url", through.as_str()).set("--limit-auth-per-15-minutes", "1000");
+        };
+        let (one, other) = (shop.beside(linked).await, shop.beside(linked).await);
+        // Not at once: where Redis is slow for a moment, the replicas count by themselves for a second.
+        eventually("three writes together", || async {
+            (writes_of_a_new_customer([&one, &other]).await == 3).then_some(())
+        })
+        .await;
+        let strict = shop.beside(|_| {}).await;
+        eventually("three guesses together", || async {
+            (guesses_of_a_new_address([shop, &strict]).await == 3).then_some(())
+        })
+        .await;
+        link.cut();
+        assert_eq!(writes_of_a_new_customer([&one, &other]).await, 6, "three each");
+        link.mend();
+        eventually("three writes together again", || async {
+            (writes_of_a_new_customer([&one, &other]).await == 3).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_holds_up_no_request() {
+    with_shop_of(
+        |_| {},
+        async |shop| {
+            let url = shop.args.config().store.redis_url().unwrap().clone();
+            let (link, through) = Link::to_redis(&url).await.unwrap();
+            let linked = shop
+                .beside(|args| {
+                    args.set("--redis-url", through.as_str());
+                })
+                .await;
+            let token = shop.customer().await;
+            assert_eq!(linked.post("/orders", &token, &json!({})).await.status, 400);
+            link.stall();
+            let started = tokio::time::Instant::now();
+            for _ in 0..50 {
+                assert_eq!(linked.post("/orders", &token, &json!({})).await.status, 400);
+            }
+            // Each second one request waits 100 ms; five times as long is allowed, for a busy machine. Fifty waits are 5 s.
+            assert!(started.elapsed().as_millis() < 2_500, "{:?}", started.elapsed());
         },
     )
     .await;

@@ -1,9 +1,10 @@
 //! The harness's shop of its own for each test, with a service on free ports.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use clap::Parser;
 use futures::FutureExt;
+use jiff::Timestamp;
 use reqwest::{
     Method, RequestBuilder, StatusCode,
     header::{HeaderMap, HeaderValue},
@@ -28,6 +29,7 @@ pub const PASSWORD: &str = "correct horse";
 /// The order of the original's documentation, byte by byte.
 pub const DOCUMENTED_ORDER: &str = r#"{"location":"bangalore","totalAmount":4324,"items":[{"productId":"67c8830b7ef1b848ac52ebec","quantity":1},{"productId":"67c8830b7ef1b848ac52ebee","quantity":2}]}"#;
 
+#[derive(Clone)]
 pub struct Shop {
     pub base: String,
     pub ops: String,
@@ -37,7 +39,7 @@ pub struct Shop {
     pub shutdown: Shutdown,
     pub clock: Clock,
     pub args: Args,
-    _keys: tempfile::TempDir,
+    _keys: Arc<tempfile::TempDir>,
 }
 
 /// Flags of the service; a later value replaces an earlier one.
@@ -103,6 +105,12 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// The access token that the answer brings.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        self.json()["accessToken"].as_str().unwrap_or_else(|| panic!("no token: {self:?}")).to_owned()
+    }
+
     /// The value of the refresh cookie that the answer sets.
     pub fn cookie(&self) -> String {
         let cookie = self.header("set-cookie").split(';').next().unwrap();
@@ -130,8 +138,20 @@ pub async fn with_shop(test: impl AsyncFnOnce(&Shop)) {
 
 /// Runs a test in such a shop whose service has other flags. The service ends with the test, whatever happens.
 pub async fn with_shop_of(change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
+    with_shop_at(Clock::system(), change, test).await;
+}
+
+/// The same with a clock that stands still until the test moves it.
+pub async fn with_still_shop(test: impl AsyncFnOnce(&Shop)) {
+    // Whole seconds: the database keeps milliseconds, and ten seconds are to be ten seconds.
+    let now = Timestamp::from_second(Clock::system().now().as_second()).unwrap();
+    with_shop_at(Clock::manual(now), |_| {}, test).await;
+}
+
+/// The same with this clock.
+pub async fn with_shop_at(clock: Clock, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
     let ran = shop_harness::with_shop(async |ground| {
-        let shop = Box::pin(Shop::open(&ground, change)).await;
+        let shop = Box::pin(Shop::open(&ground, clock, change)).await;
         let outcome = AssertUnwindSafe(test(&shop)).catch_unwind().await;
         shop.shutdown.drain();
         let ended = shop.shutdown.wait(Duration::from_secs(20)).await;
@@ -145,7 +165,7 @@ pub async fn with_shop_of(change: impl FnOnce(&mut Args), test: impl AsyncFnOnce
 }
 
 impl Shop {
-    async fn open(ground: &shop_harness::Shop, change: impl FnOnce(&mut Args)) -> Self {
+    async fn open(ground: &shop_harness::Shop, clock: Clock, change: impl FnOnce(&mut Args)) -> Self {
         let (keys, servers) = (keys_file(), &ground.servers);
         let mut args = Args(BTreeMap::new());
         args.set("--mongodb-uri", servers.mongodb_uri.expose_secret())
@@ -165,14 +185,14 @@ impl Shop {
             .set("--drain-seconds", "0")
             .set("--log-level", "warn");
         change(&mut args);
-        let (clock, shutdown) = (Clock::system(), Shutdown::manual());
+        let shutdown = Shutdown::manual();
         let surroundings = Surroundings { clock: clock.clone(), shutdown: shutdown.clone() };
         let running = app::start(args.config(), surroundings).await.unwrap();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let Running { http_addr, ops_addr, .. } = running;
         let (base, ops) = (format!("http://{http_addr}"), format!("http://{ops_addr}"));
         let (store, queue) = (ground.store.clone(), ground.queue.clone());
-        let shop = Self { base, ops, store, queue, client, shutdown, clock, args, _keys: keys };
+        let shop = Self { base, ops, store, queue, client, shutdown, clock, args, _keys: Arc::new(keys) };
         shop.fill().await;
         shop
     }
@@ -183,6 +203,12 @@ impl Shop {
         change(&mut args);
         let surroundings = Surroundings { clock: self.clock.clone(), shutdown: self.shutdown.clone() };
         app::start(args.config(), surroundings).await.unwrap()
+    }
+
+    /// The shop as its clients see it through another replica.
+    pub async fn beside(&self, change: impl FnOnce(&mut Args)) -> Self {
+        let Running { http_addr, ops_addr, .. } = self.replica(change).await;
+        Self { base: format!("http://{http_addr}"), ops: format!("http://{ops_addr}"), ..self.clone() }
     }
 
     async fn fill(&self) {
@@ -243,6 +269,10 @@ impl Shop {
         send(bearer(self.request(Method::PUT, path), token).json(body)).await
     }
 
+    pub async fn delete(&self, path: &str, token: &str) -> Answer {
+        send(bearer(self.request(Method::DELETE, path), token)).await
+    }
+
     /// Registers a customer; the access token.
     pub async fn customer(&self) -> String {
         self.register(&format!("{}@example.com", random_name("c"))).await
@@ -251,7 +281,7 @@ impl Shop {
     pub async fn register(&self, email: &str) -> String {
         let answer = self.post("/auth/register", "", &json!({ "email": email, "password": PASSWORD })).await;
         assert_eq!(answer.status, 201, "{answer:?}");
-        answer.json()["accessToken"].as_str().unwrap().to_owned()
+        answer.token()
     }
 
     pub async fn login(&self, email: &str, password: &str) -> Answer {
@@ -263,7 +293,7 @@ impl Shop {
         let answer = eventually("the staff account", || async {
             Some(self.login(STAFF.0, STAFF.1).await).filter(|answer| answer.status == 200)
         });
-        answer.await.json()["accessToken"].as_str().unwrap().to_owned()
+        answer.await.token()
     }
 
     /// Presents a refresh token.

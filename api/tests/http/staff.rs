@@ -7,16 +7,21 @@ use shop_api::{
     config::StaffAccount,
     keys::Keys,
     passwords::Passwords,
-    service::{accounts::Accounts, sessions::Sessions},
+    service::{
+        accounts::Accounts,
+        sessions::{Origin, Sessions},
+    },
     tokens::Tokens,
 };
+use shop_runtime::metrics::Metrics;
+use shop_store::session_cache::SessionCache;
 
 use crate::shop::{MOUSE, STAFF, bearer, eventually, send, with_shop};
 
 const UNKNOWN: &str = "0123456789abcdef01234567";
 
 /// Every route for staff, with what staff get for a request that is well-formed.
-fn staff_routes() -> [(Method, String, Value, u16); 5] {
+fn staff_routes() -> [(Method, String, Value, u16); 7] {
     let product = json!({ "name": "Chair", "description": "To sit", "price": 10 });
     let adjustment = json!({ "location": "pune", "reason": "delivery", "lines": [{ "productId": MOUSE, "delta": 1 }] });
     [
@@ -25,13 +30,19 @@ fn staff_routes() -> [(Method, String, Value, u16); 5] {
         (Method::POST, "/inventory/adjustments".into(), adjustment, 202),
         (Method::GET, format!("/inventory/adjustments/{UNKNOWN}"), Value::Null, 404),
         (Method::GET, "/inventory/movements".into(), Value::Null, 200),
+        (Method::GET, "/admin/users".into(), Value::Null, 200),
+        (Method::PATCH, format!("/admin/users/{UNKNOWN}"), json!({ "role": "staff" }), 404),
     ]
 }
 
 /// Every route for anyone who is signed in.
-fn signed_in_routes() -> [(Method, String); 5] {
+fn signed_in_routes() -> [(Method, String); 9] {
     [
         (Method::GET, "/auth/me".into()),
+        (Method::DELETE, "/auth/me".into()),
+        (Method::POST, "/auth/password".into()),
+        (Method::GET, "/auth/sessions".into()),
+        (Method::DELETE, format!("/auth/sessions/{UNKNOWN}")),
         (Method::POST, "/orders".into()),
         (Method::GET, "/orders".into()),
         (Method::GET, format!("/orders/{UNKNOWN}")),
@@ -157,11 +168,11 @@ async fn replicas_that_start_together_leave_each_others_staff_signed_in() {
         let staff = StaffAccount { email: "boss@example.com".into(), password: "boss password".to_owned().into() };
         let replica = async || {
             let tokens = Tokens::new(keys.clone(), SignedDuration::from_mins(15));
-            let sessions = Sessions::new(shop.store.clone(), tokens, shop.clock.clone());
-            let passwords = Passwords::for_this_machine();
+            let sessions = Sessions::new(shop.store.clone(), tokens, SessionCache::disabled(), shop.clock.clone());
+            let passwords = Passwords::new(&config.passwords, &Metrics::default());
             let accounts = Accounts::new(shop.store.clone(), sessions, passwords, shop.clock.clone());
             accounts.ensure_staff(&staff).await.unwrap();
-            accounts.login(&staff.email, staff.password.clone()).await.unwrap().access
+            accounts.login(&staff.email, staff.password.clone(), &Origin::default()).await.unwrap().access
         };
         let (one, two, three) = tokio::join!(replica(), replica(), replica());
         for token in [one, two, three] {

@@ -58,6 +58,17 @@ impl Link {
         Ok((link, through))
     }
 
+    /// A link to the Redis at `url`, and the URL that goes through it.
+    pub async fn to_redis(url: &SecretString) -> anyhow::Result<(Self, String)> {
+        let (scheme, rest) = url.expose_secret().split_once("://").context("no URL")?;
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, server) = authority.rsplit_once('@').map_or(("", authority), |(login, server)| (login, server));
+        let link = Self::to(server).await?;
+        let at = if login.is_empty() { "" } else { "@" };
+        let through = format!("{scheme}://{login}{at}{}/{database}", link.address);
+        Ok((link, through))
+    }
+
     /// Ends all connections and lets no new ones through.
     pub fn cut(&self) {
         self.state.send_replace(State::Cut);

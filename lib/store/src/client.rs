@@ -10,9 +10,9 @@ use mongodb::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    StoreError, adjustments::Adjustments, audit::Audit, gate::Gate, leases::Leases, migrate, movements::Ledger,
-    offers::Offers, orders::Orders, outbox::Outbox, products::Products, sessions::Sessions, stock::StockRows,
-    transaction::Transaction, unfinished::Unfinished, users::Users,
+    StoreError, adjustments::Adjustments, audit::Audit, erasures::Erasures, gate::Gate, leases::Leases, migrate,
+    movements::Ledger, offers::Offers, orders::Orders, outbox::Outbox, products::Products, sessions::Sessions,
+    stock::StockRows, transaction::Transaction, unfinished::Unfinished, users::Users,
 };
 
 /// How long a request waits for a usable server before it fails.
@@ -37,6 +37,7 @@ pub struct Store {
     pub sessions: Sessions,
     /// Whether MongoDB answers, as long as somebody runs [`Store::watch`].
     pub gate: Gate,
+    pub erasures: Erasures,
     database: Database,
     /// On a connection of its own: a ping must not wait for those who wait for one.
     pings: Database,
@@ -91,6 +92,7 @@ impl Store {
             users: Users::new(database),
             sessions: Sessions::new(database),
             gate: Gate::new(),
+            erasures: Erasures::new(database),
             database: database.clone(),
             pings,
         }

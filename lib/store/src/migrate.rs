@@ -5,6 +5,7 @@ use mongodb::{Database, IndexModel, bson::Document};
 use crate::{
     StoreError,
     adjustments::{self, Adjustments},
+    erasures::{self, Erasures},
     orders::{self, Orders},
     products::{self, Products},
     sessions::{self, Sessions},
@@ -22,6 +23,7 @@ fn plan() -> Vec<(&'static str, Vec<IndexModel>)> {
         (products::COLLECTION, Products::indexes()),
         (users::COLLECTION, Users::indexes()),
         (sessions::COLLECTION, Sessions::indexes()),
+        (erasures::COLLECTION, Erasures::indexes()),
     ]
 }
 

@@ -153,6 +153,16 @@ impl Orders {
         Ok(bulk::run(&self.database, COLLECTION, vec![settling(settlement)?]).await? == 1)
     }
 
+    /// Takes the address out of all orders of a user, and the mails that they owe with it. Idempotent.
+    pub async fn anonymise(&self, user: &UserId) -> Result<(), StoreError> {
+        let change = doc! {
+            "$set": { "email": BuyerEmail::erased().expose() },
+            "$pull": { "outbox": { "kind": { "$in": crate::outbox::MAILS.to_vec() } } },
+        };
+        self.collection.update_many(doc! { "userId": user.as_str() }, change).await?;
+        Ok(())
+    }
+
     pub(crate) fn indexes() -> Vec<IndexModel> {
         let once_per_key = IndexOptions::builder()
             .unique(true)

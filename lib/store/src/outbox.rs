@@ -122,7 +122,7 @@ pub struct Outbox {
 }
 
 const SENDS: [&str; 3] = ["OrderPlaced", "OrderCancelled", "StockAdjusted"];
-const MAILS: [&str; 3] = ["ConfirmationMail", "FailureMail", "CancellationMail"];
+pub(crate) const MAILS: [&str; 3] = ["ConfirmationMail", "FailureMail", "CancellationMail"];
 
 #[derive(Deserialize)]
 struct Holder {
@@ -197,6 +197,11 @@ impl Outbox {
             "$push": { "mails": { "kind": kind, "sentAt": dates::bson(now) } },
         };
         self.change_mail(mail, change).await
+    }
+
+    /// Removes a mail's entry that nobody is to get. False when it was no longer ours.
+    pub async fn drop_mail(&self, mail: &PendingMail) -> Result<bool, StoreError> {
+        self.change_mail(mail, doc! { "$pull": { "outbox": own(&mail.entry, &mail.claim) } }).await
     }
 
     /// Leaves a mail that could not be sent until `due_at`. False when it was no longer ours.

@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use jiff::Timestamp;
-use mongodb::{Collection, Database, IndexModel, bson::doc, options::IndexOptions};
+use mongodb::{
+    Collection, Database, IndexModel,
+    bson::{Document, doc},
+    options::IndexOptions,
+};
 use serde::{Deserialize, Serialize};
 use shop_domain::id::{SessionId, UserId};
 
-use crate::{StoreError, dates};
+use crate::{StoreError, dates, transaction::Transaction};
 
 pub(crate) const COLLECTION: &str = "sessions";
+
+/// Sessions that one user can list: more than anyone has devices.
+const LISTED: i64 = 100;
 
 /// A login.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +27,14 @@ pub struct Session {
     pub id: SessionId,
     pub user_id: UserId,
     pub refresh: Refresh,
+    /// The account's password version when the session was opened: one that is behind is over.
+    #[serde(default)]
+    pub password_version: i64,
+    /// What it was opened with, and from where, as its owner may recognise it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     #[serde(with = "dates")]
     pub created_at: Timestamp,
     #[serde(with = "dates")]
@@ -95,11 +111,54 @@ impl Sessions {
         Ok(self.collection.update_one(live, change).await?.matched_count == 1)
     }
 
-    /// Ends every session of a user; says how many.
-    pub async fn revoke_all(&self, user: &UserId, now: Timestamp) -> Result<u64, StoreError> {
-        let live = doc! { "userId": user.as_str(), "revokedAt": { "$exists": false } };
+    /// Ends a session if it is the user's. False when it is not, or was over before.
+    pub async fn revoke_of(&self, user: &UserId, id: &SessionId, now: Timestamp) -> Result<bool, StoreError> {
+        let mine = doc! { "_id": id.as_str(), "userId": user.as_str(), "revokedAt": { "$exists": false } };
         let change = doc! { "$set": { "revokedAt": dates::bson(now) } };
-        Ok(self.collection.update_many(live, change).await?.matched_count)
+        Ok(self.collection.update_one(mine, change).await?.matched_count == 1)
+    }
+
+    /// Ends every session of a user; says which.
+    pub async fn revoke_all(&self, user: &UserId, now: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        self.revoke_where(doc! { "userId": user.as_str() }, now).await
+    }
+
+    /// Ends the sessions of a user that were opened with an older password; says which.
+    pub async fn revoke_outdated(
+        &self,
+        user: &UserId,
+        password_version: i64,
+        now: Timestamp,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        // Not `$lt`: sessions of earlier versions of the shop have no such field.
+        let outdated = doc! { "userId": user.as_str(), "passwordVersion": { "$not": { "$gte": password_version } } };
+        self.revoke_where(outdated, now).await
+    }
+
+    async fn revoke_where(&self, mut filter: Document, now: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        filter.insert("revokedAt", doc! { "$exists": false });
+        let sessions: Vec<Session> = self.collection.find(filter.clone()).await?.try_collect().await?;
+        let change = doc! { "$set": { "revokedAt": dates::bson(now) } };
+        self.collection.update_many(filter, change).await?;
+        Ok(sessions.into_iter().map(|session| session.id).collect())
+    }
+
+    /// A user's live sessions, newest first.
+    pub async fn live_of(&self, user: &UserId, now: Timestamp) -> Result<Vec<Session>, StoreError> {
+        let live = doc! {
+            "userId": user.as_str(),
+            "revokedAt": { "$exists": false },
+            "expiresAt": { "$gt": dates::bson(now) },
+        };
+        let newest = doc! { "createdAt": -1 };
+        Ok(self.collection.find(live).sort(newest).limit(LISTED).await?.try_collect().await?)
+    }
+
+    /// Lets a session outlive a change of the password that is made in the same transaction.
+    pub async fn keep_in(&self, tx: &mut Transaction, id: &SessionId, password_version: i64) -> Result<(), StoreError> {
+        let change = doc! { "$set": { "passwordVersion": password_version } };
+        self.collection.update_one(doc! { "_id": id.as_str() }, change).session(tx.session()).await?;
+        Ok(())
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {

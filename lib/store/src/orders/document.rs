@@ -27,6 +27,15 @@ impl BuyerEmail {
         Self(address.into())
     }
 
+    /// The address of a buyer whose account was erased: no mail goes there.
+    pub fn erased() -> Self {
+        Self(String::new())
+    }
+
+    pub fn is_erased(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The address itself: only for the sender of mails.
     pub fn expose(&self) -> &str {
         &self.0

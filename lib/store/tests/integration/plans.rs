@@ -273,6 +273,8 @@ async fn accounts(shop: &Shop) -> anyhow::Result<()> {
         password_hash: "hash".into(),
         role: Role::Customer,
         created_at: now(),
+        password_version: 0,
+        known_addresses: Vec::new(),
     };
     let users = &shop.store.users;
     users.create(&user).await?;
@@ -283,6 +285,9 @@ async fn accounts(shop: &Shop) -> anyhow::Result<()> {
     let session = Session {
         id: SessionId::from_bits(bits()?),
         user_id: user.id.clone(),
+        password_version: 0,
+        device: None,
+        address: None,
         refresh: Refresh { current_hash: "a".into(), previous_hash: None, rotated_at: None },
         created_at: now(),
         last_used_at: now(),

@@ -14,13 +14,16 @@ async fn an_account_becomes_staff_only_as_it_was_read() -> anyhow::Result<()> {
             email: "boss@example.com".into(),
             password_hash: "old".into(),
             role: Role::Customer,
+            password_version: 0,
+            known_addresses: Vec::new(),
             created_at: Timestamp::UNIX_EPOCH,
         };
         users.create(&seen).await?;
-        assert!(users.make_staff(&seen, "new").await?);
-        assert!(!users.make_staff(&seen, "newer").await?, "another replica was faster");
-        let staff = users.find(&seen.id).await?;
-        assert_eq!(staff, Some(User { password_hash: "new".into(), role: Role::Staff, ..seen }));
+        let made = users.make_staff(&seen, "new").await?;
+        assert_eq!(users.make_staff(&seen, "newer").await?, None, "another replica was faster");
+        assert_eq!(users.find(&seen.id).await?, made);
+        let staff = User { password_hash: "new".into(), role: Role::Staff, password_version: 1, ..seen };
+        assert_eq!(made, Some(staff));
         Ok(())
     })
     .await
