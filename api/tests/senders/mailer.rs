@@ -190,3 +190,38 @@ async fn a_drain_begins_no_more_mails_and_leaves_them_to_others_at_once() -> any
     })
     .await
 }
+
+/// The worker does not know that a buyer has gone, and puts mails on the order as for anyone.
+#[tokio::test]
+async fn a_buyer_who_erased_their_account_gets_no_mail() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let clock = Clock::system();
+        let (owed, later) = (confirmed(&shop, clock.now()).await?, shop.stocked(1).await?);
+        let later = shop.place(&[(&later, 1)], clock.now()).await?;
+        for id in [&owed, &later] {
+            shop.store.orders.anonymise(&shop.order(id).await?.user_id).await?;
+        }
+        assert!(shop.order(&owed).await?.outbox.is_empty(), "what was owed is gone with the address");
+        let entry = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::CancellationMail, clock.now());
+        let settlement = Settlement {
+            id: later.clone(),
+            from: Status::Pending,
+            to: Status::Cancelled,
+            reason: None,
+            shortages: Vec::new(),
+            outbox: vec![entry],
+            at: clock.now(),
+        };
+        assert!(shop.store.orders.settle(&settlement).await?);
+        let deps = deps(&shop, &clock, &shop.ses()).await;
+        mailer::spawn(deps.clone())?;
+        eventually("the mail is dropped", async || Ok((shop.waiting_sends().await? == 0).then_some(()))).await?;
+        deps.shutdown.drain();
+        assert!(shop.order(&later).await?.mails.is_empty());
+        for id in [&owed, &later] {
+            assert!(delivered(&shop, id).await?.is_empty());
+        }
+        Ok(())
+    })
+    .await
+}

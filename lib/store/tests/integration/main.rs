@@ -6,6 +6,8 @@ mod offers;
 mod orders;
 mod outbox;
 mod plans;
+mod sessions;
+mod shared_limits;
 mod stock;
 mod unfinished;
 mod users;

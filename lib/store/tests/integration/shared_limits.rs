@@ -1,0 +1,79 @@
+//! Limits that replicas share.
+
+use std::time::Duration;
+
+use shop_domain::id::UserId;
+use shop_harness::{bits, eventually, with_shop};
+use shop_store::{
+    redis_link::RedisLink,
+    shared_limits::{Rule, SharedLimits},
+};
+
+const RULE: Rule = Rule { policy: "writes", quota: 3, window: Duration::from_secs(3_000) };
+
+fn caller() -> anyhow::Result<String> {
+    Ok(UserId::from_bits(bits()?).to_string())
+}
+
+#[tokio::test]
+async fn two_replicas_count_together() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let replica = || anyhow::Ok(SharedLimits::new(RedisLink::connect(&shop.servers.redis_url, &shop.name)?));
+        let (one, other) = (replica()?, replica()?);
+        // Anew when Redis was slow for once and a call was not counted.
+        let steps = eventually("four answers", async || {
+            let (caller, mut steps) = (caller()?, Vec::new());
+            for replica in [&one, &other, &one, &other] {
+                steps.extend(replica.count(&RULE, &caller).await);
+            }
+            Ok((steps.len() == 4).then_some(steps))
+        })
+        .await?;
+        assert_eq!(steps.iter().map(|step| step.allowed).collect::<Vec<_>>(), [true, true, true, false]);
+        let seconds = |at: usize| steps[at].reset.as_secs_f64().ceil();
+        assert_eq!([seconds(0), seconds(1)], [1_000.0, 2_000.0], "one call comes back every thousand seconds");
+        let refused = steps[3];
+        assert!(refused.wait > Duration::from_secs(900) && refused.wait <= Duration::from_secs(1_000), "{refused:?}");
+        assert!(refused.reset > Duration::from_secs(2_900) && refused.reset <= Duration::from_secs(3_000));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn callers_policies_and_shops_are_counted_apart_and_calls_come_back() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let limits = |name: &str| anyhow::Ok(SharedLimits::new(RedisLink::connect(&shop.servers.redis_url, name)?));
+        let (here, elsewhere) = (limits(&shop.name)?, limits(&format!("{}-other", shop.name))?);
+        let once = Rule { quota: 1, window: Duration::from_secs(2), ..RULE };
+        let reads = Rule { policy: "reads", ..once };
+        let (one, other) = (caller()?, caller()?);
+        let allowed = async |limits: &SharedLimits, rule: &Rule, caller: &str| {
+            limits.count(rule, caller).await.map(|step| step.allowed)
+        };
+        eventually("Redis", async || Ok(allowed(&here, &once, &caller()?).await)).await?;
+        eventually("Redis, for the other shop", async || Ok(allowed(&elsewhere, &once, &caller()?).await)).await?;
+        eventually("the limit", async || Ok((allowed(&here, &once, &one).await == Some(false)).then_some(()))).await?;
+        for (limits, rule, caller) in [(&here, &once, &other), (&here, &reads, &one), (&elsewhere, &once, &one)] {
+            eventually("a call of another kind", async || {
+                Ok((allowed(limits, rule, caller).await == Some(true)).then_some(()))
+            })
+            .await?;
+        }
+        eventually("the call that came back", async || {
+            Ok((allowed(&here, &once, &one).await == Some(true)).then_some(()))
+        })
+        .await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn without_redis_there_is_no_answer() -> anyhow::Result<()> {
+    // Nothing listens on port 1.
+    let away = SharedLimits::new(RedisLink::connect(&"redis://127.0.0.1:1".to_owned().into(), "x")?);
+    assert_eq!(away.count(&RULE, "caller").await, None);
+    assert_eq!(SharedLimits::disabled().count(&RULE, "caller").await, None);
+    Ok(())
+}
