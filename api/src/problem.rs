@@ -23,7 +23,7 @@ use crate::{
     routes::{Amount, orders},
     service::{
         accounts::AccountError,
-        catalogue::CatalogueError,
+        catalogue::{self, CatalogueError},
         erasure::ErasureError,
         inventory::InventoryError,
         orders::{Miss, OrderError},
@@ -90,6 +90,11 @@ impl Problem {
     pub fn too_many_requests(seconds: u32) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests; try again later")
             .retry_after(seconds)
+    }
+
+    pub fn precondition_required() -> Self {
+        let detail = "send the product's ETag as If-Match, or * to change it whatever it is now";
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "precondition_required", detail)
     }
 
     /// Something the service needs is away or busy.
@@ -233,8 +238,16 @@ impl From<UsersError> for Problem {
 impl From<CatalogueError> for Problem {
     fn from(error: CatalogueError) -> Self {
         match &error {
+            CatalogueError::Changed => {
+                let detail = "the product has changed since you read it: read it again, then change it";
+                Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+            }
             CatalogueError::Store(store) => store.into(),
-            CatalogueError::SharedRead(store) => store.as_ref().into(),
+            CatalogueError::Read(miss) => match miss.as_ref() {
+                catalogue::Miss::Absent => Self::not_found(),
+                catalogue::Miss::Store(store) => store.into(),
+                catalogue::Miss::Unwritable(_) => Self::internal(&error),
+            },
             CatalogueError::Random(_) => Self::internal(&error),
         }
     }

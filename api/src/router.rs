@@ -36,7 +36,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(users::list))
         .routes(routes!(users::change))
         .routes(routes!(products::list, products::create))
-        .routes(routes!(products::get, products::put))
+        .routes(routes!(products::get, products::put, products::patch, products::delete))
         .routes(routes!(inventory::adjust))
         .routes(routes!(inventory::adjustment))
         .routes(routes!(inventory::movements))
@@ -95,7 +95,7 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     }
     let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
     let own = ["idempotency-key", "x-request-id"].map(HeaderName::from_static);
-    let told = [header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id::HEADER, orders::REPLAYED];
+    let told = [header::AGE, header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id::HEADER, orders::REPLAYED];
     CorsLayer::new()
         .allow_origin(origins)
         .allow_credentials(true)

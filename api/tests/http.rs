@@ -10,6 +10,10 @@ mod accounts;
 mod auth;
 #[path = "http/catalogue.rs"]
 mod catalogue;
+#[path = "http/catalogue_cache.rs"]
+mod catalogue_cache;
+#[path = "http/catalogue_changes.rs"]
+mod catalogue_changes;
 #[path = "http/degraded.rs"]
 mod degraded;
 #[path = "http/inventory.rs"]

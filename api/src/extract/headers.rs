@@ -11,6 +11,7 @@ use crate::{
     layers::{address::ClientAddress, limit},
     limits::Standings,
     problem::Problem,
+    service::catalogue::Precondition,
     service::sessions::Origin,
 };
 
@@ -35,6 +36,44 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let detail = "Idempotency-Key must have 1 to 255 printable ASCII characters";
         Err(Problem::invalid(vec![FieldFault::new("", detail)]))
     }
+}
+
+/// The versions for which a change is meant, if the client named any.
+#[derive(Debug)]
+pub struct IfMatch(pub Option<Precondition>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let malformed = || {
+            let detail = "If-Match must be an ETag, such as \"3\", several with commas between them, or *";
+            Problem::invalid(vec![FieldFault::new("", detail)])
+        };
+        precondition(&parts.headers).map(Self).ok_or_else(malformed)
+    }
+}
+
+/// Reads `If-Match` (RFC 9110, 13.1.1); None when it is malformed. An entity tag begins with the version it is of, which is
+/// what counts: a sale changes the availability in the tag's digest, and must not stand in the way of a change. Weak tags
+/// and tags of something else match nothing.
+#[expect(clippy::option_option, reason = "malformed, absent, or there")]
+fn precondition(headers: &HeaderMap) -> Option<Option<Precondition>> {
+    if !headers.contains_key(header::IF_MATCH) {
+        return Some(None);
+    }
+    let (mut versions, mut any) = (Vec::new(), false);
+    for value in headers.get_all(header::IF_MATCH) {
+        for tag in value.to_str().ok()?.split(',').map(str::trim) {
+            any |= tag == "*";
+            let opaque = tag.trim_start_matches("W/").strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            if tag == "*" || tag.starts_with("W/") && opaque.is_some() {
+                continue;
+            }
+            versions.extend(opaque?.split('-').next().and_then(|version| version.parse::<i64>().ok()));
+        }
+    }
+    Some(Some(if any { Precondition::Any } else { Precondition::Versions(versions) }))
 }
 
 /// Counts an attempt to prove a password against its address; the account is counted when the body is known.
@@ -81,4 +120,30 @@ impl SignIn {
 fn device(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?.trim();
     (!text.is_empty()).then(|| text.chars().take(MAX_DEVICE).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("*", Some(Precondition::Any))]
+    #[case("\"3\"", Some(Precondition::Versions(vec![3])))]
+    #[case("\"3-0123ab\"", Some(Precondition::Versions(vec![3])))]
+    #[case("\"3\", \"12-ab\"", Some(Precondition::Versions(vec![3, 12])))]
+    #[case("W/\"3\"", Some(Precondition::Versions(vec![])))]
+    #[case("\"0123ab\"", Some(Precondition::Versions(vec![])))]
+    #[case("\"\"", Some(Precondition::Versions(vec![])))]
+    #[case("3", None)]
+    #[case("\"3", None)]
+    #[case("W/3", None)]
+    #[case("", None)]
+    fn if_match_is_read(#[case] value: &'static str, #[case] expected: Option<Precondition>) {
+        let headers = HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]);
+        assert_eq!(precondition(&headers), expected.map(Some));
+        assert_eq!(precondition(&HeaderMap::new()), Some(None));
+    }
 }

@@ -11,7 +11,7 @@ mod user;
 pub use body::Body;
 pub use cookie::{RefreshCookie, SessionProofs, expired_cookie, refresh_cookie};
 pub use fields::{Fields, FromFields};
-pub use headers::{IdempotencyKey, SignIn};
+pub use headers::{IdempotencyKey, IfMatch, SignIn};
 pub use path::Id;
 pub use query::{Limit, Query, to_cursor};
 pub use user::{CurrentUser, Staff};

@@ -1,67 +1,28 @@
 //! The catalogue over HTTP.
 
+mod body;
+mod parameters;
+
 use axum::{
-    Json,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rust_decimal::Decimal;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use shop_domain::{
-    catalogue::{Location, query_terms},
-    id::ProductId,
-    money::{Currency, Money},
-};
-use utoipa::{IntoParams, ToSchema};
+use shop_domain::{catalogue::Location, id::ProductId, money::Currency};
+use utoipa::ToSchema;
 
+pub use self::{
+    body::{ProductBody, ProductPatchBody},
+    parameters::ListParameters,
+};
 use super::{Amount, ProblemBody};
 use crate::{
     app::App,
-    extract::{Body, Fields, FromFields, Id, Limit, Query, Staff, to_cursor},
+    extract::{Body, Id, IfMatch, Query, Staff, to_cursor},
     problem::Problem,
-    service::catalogue::{Browse, Cursor, MAX_DESCRIPTION, MAX_NAME, Offer, ProductFacts, Sort},
+    service::catalogue::{Offer, Page, Precondition, Served, tag},
 };
-
-const MAX_QUERY: usize = 200;
-
-/// What staff say of a product.
-#[derive(Debug, ToSchema)]
-pub struct ProductBody {
-    #[schema(example = "Wireless Mouse", max_length = 200)]
-    name: String,
-    #[schema(max_length = 5000)]
-    description: String,
-    /// In major units.
-    #[schema(value_type = f64, example = 29.99, minimum = 0)]
-    price: Decimal,
-}
-
-impl FromFields for ProductBody {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let name = fields.text("name").map(|name| name.trim().to_owned());
-        if name.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > MAX_NAME) {
-            fields.fault("name", format!("must have 1 to {MAX_NAME} characters"));
-        }
-        if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
-            fields.fault("name", "must not have control characters");
-        }
-        let description = fields.text("description");
-        if description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
-            fields.fault("description", format!("must have at most {MAX_DESCRIPTION} characters"));
-        }
-        let price = fields.decimal("price");
-        Some(Self { name: name?, description: description?, price: price? })
-    }
-}
-
-impl ProductBody {
-    fn facts(self, currency: Currency) -> Result<ProductFacts, Problem> {
-        let price = Money::from_decimal(self.price, currency).map_err(|error| Problem::field("/price", &error))?;
-        Ok(ProductFacts { name: self.name, description: self.description, price })
-    }
-}
 
 /// A product and what there is of it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -75,7 +36,7 @@ pub struct ProductView {
     price: Amount,
     #[schema(example = "INR")]
     currency: String,
-    /// At most a second old.
+    /// At most a second old, unless the answer has an `Age`.
     availability: Vec<Available>,
     /// One more with each change.
     version: i64,
@@ -98,6 +59,16 @@ pub struct ProductPage {
     next_cursor: Option<String>,
 }
 
+impl ProductPage {
+    fn new(page: &Page, currency: Currency) -> Self {
+        Self {
+            data: page.offers.iter().map(|offer| ProductView::new(offer, currency)).collect(),
+            has_more: page.next.is_some(),
+            next_cursor: page.next.as_ref().and_then(to_cursor),
+        }
+    }
+}
+
 impl ProductView {
     fn new(offer: &Offer, currency: Currency) -> Self {
         let product = &offer.product;
@@ -117,100 +88,13 @@ impl ProductView {
     }
 }
 
-/// What to list.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ListParameters {
-    /// Words, or beginnings of words, of the name or the description; all must be there.
-    #[param(value_type = Option<String>)]
-    q: Vec<String>,
-    /// Only what is in stock there (or not, with `inStock=false`).
-    #[param(value_type = Option<String>)]
-    location: Option<Location>,
-    /// Only what is in stock, or what is not.
-    #[param(rename = "inStock")]
-    in_stock: Option<bool>,
-    #[param(rename = "minPrice", value_type = Option<f64>)]
-    min_price: Option<Decimal>,
-    #[param(rename = "maxPrice", value_type = Option<f64>)]
-    max_price: Option<Decimal>,
-    /// `name`, `-name`, `price`, `-price`, `createdAt` or `-createdAt`.
-    #[param(value_type = Option<String>, example = "name")]
-    sort: Sort,
-    /// The `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
-    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
-    limit: Limit,
-}
-
-impl FromFields for ListParameters {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let q = fields.optional_text("q").unwrap_or_default();
-        if q.chars().count() > MAX_QUERY {
-            fields.fault("q", format!("must have at most {MAX_QUERY} characters"));
-        }
-        let sort = match fields.optional_text("sort").as_deref() {
-            None | Some("" | "name") => Sort::Name,
-            Some("-name") => Sort::NameDown,
-            Some("price") => Sort::Price,
-            Some("-price") => Sort::PriceDown,
-            Some("createdAt") => Sort::Oldest,
-            Some("-createdAt") => Sort::Newest,
-            Some(_) => {
-                fields.fault("sort", "must be name, -name, price, -price, createdAt or -createdAt");
-                Sort::Name
-            }
-        };
-        let cursor = fields.cursor::<Cursor>();
-        if cursor.as_ref().is_some_and(|cursor| !cursor.fits(sort)) {
-            fields.fault("cursor", "belongs to a list in another order");
-        }
-        Some(Self {
-            q: query_terms(&q),
-            location: fields.parameter("location", "must be a location"),
-            in_stock: fields.parameter("inStock", "must be true or false"),
-            min_price: fields.decimal_parameter("minPrice"),
-            max_price: fields.decimal_parameter("maxPrice"),
-            sort,
-            cursor,
-            limit: fields.limit(),
-        })
-    }
-}
-
-impl ListParameters {
-    fn browse(self, currency: Currency) -> Result<Browse, Problem> {
-        let mut faults = Vec::new();
-        let mut money = |amount: Option<Decimal>, pointer: &str| {
-            let money = amount.map(|amount| Money::from_decimal(amount, currency)).transpose();
-            money.unwrap_or_else(|error| {
-                faults.push(shop_domain::order::FieldFault::new(pointer, error.to_string()));
-                None
-            })
-        };
-        let (min_price, max_price) = (money(self.min_price, "/minPrice"), money(self.max_price, "/maxPrice"));
-        if !faults.is_empty() {
-            return Err(Problem::invalid(faults));
-        }
-        Ok(Browse {
-            terms: self.q,
-            location: self.location,
-            in_stock: self.in_stock,
-            min_price,
-            max_price,
-            sort: self.sort,
-            cursor: self.cursor,
-            limit: self.limit.0,
-        })
-    }
-}
-
-/// List products.
-#[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(()), params(ListParameters), responses(
-    (status = 200, body = ProductPage),
+/// List products. While the database is away the last known answer is given, with its `Age` in seconds.
+#[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(()),
+    params(ListParameters, ("If-None-Match" = Option<String>, Header, description = "An ETag of this list: 304 when nothing has changed")), responses(
+    (status = 200, body = ProductPage, headers(("ETag", description = "Of this page"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
     (status = 304, description = "Not changed since the ETag in If-None-Match"),
     (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "unavailable: nothing is known of this page", content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(app): State<App>,
@@ -218,81 +102,140 @@ pub async fn list(
     Query(parameters): Query<ListParameters>,
 ) -> Result<Response, Problem> {
     let currency = app.catalogue.currency;
-    let page = app.catalogue.browse(&parameters.browse(currency)?).await?;
-    let body = ProductPage {
-        data: page.offers.iter().map(|offer| ProductView::new(offer, currency)).collect(),
-        has_more: page.next.is_some(),
-        next_cursor: page.next.as_ref().and_then(to_cursor),
-    };
-    conditional(&headers, &body)
+    let browse = parameters.browse(currency)?;
+    let served = app.catalogue.browse(&browse, |page| serde_json::to_vec(&ProductPage::new(page, currency))).await?;
+    conditional(&app, &headers, &served)
 }
 
-/// One product.
+/// One product. While the database is away the last known answer is given, with its `Age` in seconds.
 #[utoipa::path(get, path = "/products/{id}", operation_id = "getProduct", tag = "products", security(()),
-    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec")), responses(
-    (status = 200, body = ProductView),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag of this product: 304 when nothing has changed")), responses(
+    (status = 200, body = ProductView, headers(("ETag", description = "`\"<version>-<digest>\"`"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
     (status = 304, description = "Not changed since the ETag in If-None-Match"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "unavailable: nothing is known of this product", content_type = "application/problem+json"),
 ))]
 pub async fn get(State(app): State<App>, headers: HeaderMap, Id(id): Id<ProductId>) -> Result<Response, Problem> {
-    let offer = app.catalogue.offer(&id).await?.ok_or_else(Problem::not_found)?;
-    conditional(&headers, &ProductView::new(&offer, app.catalogue.currency))
+    let currency = app.catalogue.currency;
+    let served = app.catalogue.offer(&id, |offer| serde_json::to_vec(&ProductView::new(offer, currency))).await?;
+    conditional(&app, &headers, &*served.ok_or_else(Problem::not_found)?)
 }
 
 /// Make a product under a new id.
 #[utoipa::path(post, path = "/products", operation_id = "createProduct", tag = "products", request_body = ProductBody, responses(
-    (status = 201, body = ProductView),
+    (status = 201, body = ProductView, headers(("Location", description = "Of the product"), ("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 400, body = ProblemBody, content_type = "application/problem+json"),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn create(State(app): State<App>, _staff: Staff, Body(body): Body<ProductBody>) -> Result<Response, Problem> {
     let currency = app.catalogue.currency;
-    let offer = app.catalogue.create(&body.facts(currency)?).await?;
-    Ok(created(&ProductView::new(&offer, currency)))
+    written(&app.catalogue.create(&body.facts(currency)?).await?, currency)
 }
 
-/// Make or replace the product with this id.
+/// Make or replace the product with this id; with `If-Match` only replace. Brings an archived product back.
 #[utoipa::path(put, path = "/products/{id}", operation_id = "putProduct", tag = "products", request_body = ProductBody,
-    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec")), responses(
-    (status = 200, body = ProductView, description = "Replaced"),
-    (status = 201, body = ProductView, description = "Made"),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
+        ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
+    (status = 200, body = ProductView, description = "Replaced", headers(("ETag", description = "`\"<version>-<digest>\"`"))),
+    (status = 201, body = ProductView, description = "Made", headers(("Location", description = "Of the product"), ("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 400, body = ProblemBody, content_type = "application/problem+json"),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),
 ))]
 pub async fn put(
     State(app): State<App>,
     _staff: Staff,
     Id(id): Id<ProductId>,
+    IfMatch(wanted): IfMatch,
     Body(body): Body<ProductBody>,
 ) -> Result<Response, Problem> {
     let currency = app.catalogue.currency;
-    let offer = app.catalogue.put(&id, &body.facts(currency)?).await?;
-    let view = ProductView::new(&offer, currency);
-    Ok(if view.version == 1 { created(&view) } else { Json(view).into_response() })
+    written(&app.catalogue.put(&id, &body.facts(currency)?, wanted.as_ref()).await?, currency)
 }
 
-fn created(view: &ProductView) -> Response {
-    let location = HeaderValue::from_str(&format!("/api/v1/products/{}", view.id));
-    let headers = location.map(|location| [(header::LOCATION, location)]).ok();
-    (StatusCode::CREATED, headers.map(HeaderMap::from_iter).unwrap_or_default(), Json(view)).into_response()
+/// Change some fields of a product. `If-Match` is required, so that nobody undoes another's change unseen.
+#[utoipa::path(patch, path = "/products/{id}", operation_id = "patchProduct", tag = "products", request_body = ProductPatchBody,
+    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
+        ("If-Match" = String, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any", example = "\"3\"")), responses(
+    (status = 200, body = ProductView, headers(("ETag", description = "`\"<version>-<digest>\"`"))),
+    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),
+    (status = 428, body = ProblemBody, description = "precondition_required", content_type = "application/problem+json"),
+))]
+pub async fn patch(
+    State(app): State<App>,
+    _staff: Staff,
+    Id(id): Id<ProductId>,
+    IfMatch(wanted): IfMatch,
+    Body(body): Body<ProductPatchBody>,
+) -> Result<Response, Problem> {
+    let currency = app.catalogue.currency;
+    let (patch, wanted) = (body.patch(currency)?, wanted.ok_or_else(Problem::precondition_required)?);
+    let offer = app.catalogue.patch(&id, &patch, &wanted).await?.ok_or_else(Problem::not_found)?;
+    written(&offer, currency)
 }
 
-/// The body with its entity tag, or 304 when the client has it already.
-fn conditional<T: Serialize>(headers: &HeaderMap, body: &T) -> Result<Response, Problem> {
-    let json = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
-    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&json)[..12]));
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+/// Take a product out of the catalogue. Its stock and the orders of it stay; a PUT brings it back.
+#[utoipa::path(delete, path = "/products/{id}", operation_id = "deleteProduct", tag = "products",
+    params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
+        ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
+    (status = 204, description = "It is in no list any more, and cannot be ordered"),
+    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),
+))]
+pub async fn delete(
+    State(app): State<App>,
+    _staff: Staff,
+    Id(id): Id<ProductId>,
+    IfMatch(wanted): IfMatch,
+) -> Result<StatusCode, Problem> {
+    let archived = app.catalogue.archive(&id, &wanted.unwrap_or(Precondition::Any)).await?;
+    archived.then_some(StatusCode::NO_CONTENT).ok_or_else(Problem::not_found)
+}
+
+/// A product as staff have just written it, with the entity tag that GET gives it too.
+fn written(offer: &Offer, currency: Currency) -> Result<Response, Problem> {
+    let view = ProductView::new(offer, currency);
+    let json = serde_json::to_vec(&view).map_err(|error| Problem::internal(&error))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, text(&tag(&json, Some(view.version)))?);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if view.version > 1 {
+        return Ok((headers, json).into_response());
+    }
+    headers.insert(header::LOCATION, text(&format!("/api/v1/products/{}", view.id))?);
+    Ok((StatusCode::CREATED, headers, json).into_response())
+}
+
+/// The answer with its entity tag, or 304 when the client has it already.
+fn conditional(app: &App, asked: &HeaderMap, served: &Served) -> Result<Response, Problem> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, text(&served.tag)?);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let age = app.catalogue.age(served);
+    if age > 0 {
+        headers.insert(header::AGE, age.into());
+    }
+    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let matches = known.flat_map(|value| value.split(',')).any(|known| {
         let known = known.trim();
-        known == "*" || known.trim_start_matches("W/") == tag
+        known == "*" || known.trim_start_matches("W/") == served.tag
     });
-    let tag = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
-    let fixed: [(HeaderName, HeaderValue); 2] =
-        [(header::ETAG, tag), (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))];
     if matches {
-        return Ok((StatusCode::NOT_MODIFIED, fixed).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    Ok((fixed, [(header::CONTENT_TYPE, "application/json")], json).into_response())
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((headers, served.body.clone()).into_response())
+}
+
+fn text(value: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(value).map_err(|error| Problem::internal(&error))
 }

@@ -1,21 +1,30 @@
 //! The catalogue: browsing through two caches, and what staff change. Prices for orders are never read here.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod shelf;
+mod write;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use jiff::Timestamp;
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shop_domain::{catalogue::Location, id::ProductId, money::Currency};
-use shop_runtime::{
-    clock::Clock,
-    ids::{self, NoRandomness},
-};
+use shop_runtime::{clock::Clock, ids::NoRandomness};
 use shop_store::{
     Store, StoreError,
     catalogue_cache::{CatalogueCache, Lookup},
     products::{Position, Search, StockFilter},
 };
 
+use self::shelf::{FRESH, Shelf};
+pub use self::{
+    shelf::{Miss, Served, tag},
+    write::{Precondition, ProductPatch},
+};
 pub use shop_store::products::{Product, ProductFacts, Sort};
 
 /// Longest name, in characters.
@@ -23,35 +32,38 @@ pub const MAX_NAME: usize = 200;
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 5_000;
 
-/// Availability is at most a second old; the rest of the second is for reading it.
-const PROCESS_TTL: Duration = Duration::from_millis(900);
-const PRODUCTS_KEPT: u64 = 10_000;
-const PAGES_KEPT: u64 = 1_000;
+/// Ids that are not in the catalogue, remembered for as long as an answer is fresh: apart from the products, which a scan of
+/// invented ids must not drive out.
+const UNKNOWN_KEPT: u64 = 1_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
+    #[error("the product is not the one that the change was made for")]
+    Changed,
     #[error("cannot write the catalogue")]
     Store(#[from] StoreError),
-    #[error("cannot read the catalogue")]
-    SharedRead(#[from] Arc<StoreError>),
+    #[error(transparent)]
+    Read(#[from] Arc<Miss>),
     #[error(transparent)]
     Random(#[from] NoRandomness),
 }
 
 /// A product and what there is of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     pub product: Product,
     /// Units per location.
     pub available: Vec<(Location, i64)>,
 }
 
-/// A page of offers.
-#[derive(Debug, Clone, PartialEq)]
+/// A page of offers. Kept in Redis, for when there is none to be had from MongoDB.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Page {
     pub offers: Vec<Offer>,
     /// Where the next page begins; None on the last.
     pub next: Option<Cursor>,
+    /// When MongoDB was asked.
+    read_at: Timestamp,
 }
 
 /// Where a page ended. Only good for the order it was made in.
@@ -114,97 +126,136 @@ pub struct Catalogue {
     redis: CatalogueCache,
     clock: Clock,
     pub currency: Currency,
-    offers: Cache<ProductId, Option<Arc<Offer>>>,
-    pages: Cache<String, Arc<Page>>,
+    products: Shelf<ProductId>,
+    pages: Shelf<Search>,
+    unknown: Cache<(u64, ProductId), ()>,
+    /// One more with each write of this process.
+    generation: Arc<AtomicU64>,
 }
 
 impl Catalogue {
     pub fn new(store: Store, redis: CatalogueCache, clock: Clock, currency: Currency) -> Self {
-        let offers = Cache::builder().max_capacity(PRODUCTS_KEPT).time_to_live(PROCESS_TTL).build();
-        let pages = Cache::builder().max_capacity(PAGES_KEPT).time_to_live(PROCESS_TTL).build();
-        Self { store, redis, clock, currency, offers, pages }
+        let unknown = Cache::builder().max_capacity(UNKNOWN_KEPT).time_to_live(FRESH).build();
+        let (products, pages, generation) = (Shelf::new(), Shelf::new(), Arc::default());
+        Self { store, redis, clock, currency, products, pages, unknown, generation }
     }
 
-    /// A product and its availability, at most a second old.
-    pub async fn offer(&self, id: &ProductId) -> Result<Option<Arc<Offer>>, CatalogueError> {
-        Ok(self.offers.try_get_with(id.clone(), self.read_offer(id)).await?)
-    }
-
-    /// A page of products and their availability, at most a second old.
-    pub async fn browse(&self, browse: &Browse) -> Result<Arc<Page>, CatalogueError> {
-        let search = browse.search();
-        let name = name_of(&search);
-        Ok(self.pages.try_get_with(name.clone(), self.read_page(search, name)).await?)
-    }
-
-    /// Makes or replaces the product with this id.
-    pub async fn put(&self, id: &ProductId, facts: &ProductFacts) -> Result<Offer, CatalogueError> {
-        let now = self.clock.now();
-        let product = match self.store.products.put(id, facts, now).await {
-            Err(StoreError::Duplicate(_)) => self.store.products.put(id, facts, now).await?,
-            other => other?,
+    /// A product and its availability as `write` tells it: at most a second old while MongoDB answers, else the last
+    /// known.
+    pub async fn offer(
+        &self,
+        id: &ProductId,
+        write: impl FnOnce(&Offer) -> serde_json::Result<Vec<u8>>,
+    ) -> Result<Option<Arc<Served>>, CatalogueError> {
+        let generation = self.generation.load(Ordering::SeqCst);
+        if self.unknown.contains_key(&(generation, id.clone())) {
+            return Ok(None);
+        }
+        let load = async {
+            let page = self.read(&format!("product:{id}"), self.find(id)).await?;
+            let offer = page.offers.first().ok_or(Miss::Absent)?;
+            Ok(Served::new(write(offer)?, Some(offer.product.version), page.read_at))
         };
-        self.redis.invalidate().await;
-        self.offers.invalidate(id).await;
-        self.pages.invalidate_all();
-        tracing::info!(product = %id, version = product.version, "product written");
-        let mut availability = self.store.products.availability(std::slice::from_ref(id)).await?;
-        Ok(Offer { product, available: availability.remove(id).unwrap_or_default() })
-    }
-
-    /// Makes a product under an id of its own.
-    pub async fn create(&self, facts: &ProductFacts) -> Result<Offer, CatalogueError> {
-        self.put(&ProductId::from_bits(ids::random_bytes()?), facts).await
-    }
-
-    async fn read_offer(&self, id: &ProductId) -> Result<Option<Arc<Offer>>, StoreError> {
-        let product = match self.redis.get(&format!("product:{id}")).await {
-            Lookup::Hit(product) => product,
-            Lookup::Miss(slot) => {
-                let product = self.store.products.find(id).await?;
-                if product.is_some() {
-                    self.redis.put(&slot, &product).await;
-                }
-                product
+        match self.products.get((generation, id), load).await {
+            Ok(served) => Ok(Some(served)),
+            Err(miss) if matches!(*miss, Miss::Absent) => {
+                self.unknown.insert((generation, id.clone()), ()).await;
+                Ok(None)
             }
-            Lookup::Away => self.store.products.find(id).await?,
-        };
-        let Some(product) = product else { return Ok(None) };
-        let mut availability = self.store.products.availability(std::slice::from_ref(id)).await?;
-        Ok(Some(Arc::new(Offer { product, available: availability.remove(id).unwrap_or_default() })))
+            Err(miss) => Err(miss.into()),
+        }
     }
 
-    async fn read_page(&self, search: Search, name: String) -> Result<Arc<Page>, StoreError> {
-        let mut products = self.read_products(&search, &name).await?;
+    /// A page of products and their availability as `write` tells it: as old as an offer.
+    pub async fn browse(
+        &self,
+        browse: &Browse,
+        write: impl FnOnce(&Page) -> serde_json::Result<Vec<u8>>,
+    ) -> Result<Arc<Served>, CatalogueError> {
+        let search = browse.search();
+        let load = async {
+            let page = match &search.stock {
+                // Not kept in Redis: a sale would not drop it.
+                Some(_) => self.ask(self.search(&search)).await?,
+                None => self.read(&name_of(&search), self.search(&search)).await?,
+            };
+            Ok(Served::new(write(&page)?, None, page.read_at))
+        };
+        Ok(self.pages.get((self.generation.load(Ordering::SeqCst), &search), load).await?)
+    }
+
+    /// Whole seconds since the answer was read from MongoDB.
+    pub fn age(&self, served: &Served) -> u64 {
+        u64::try_from(self.clock.now().duration_since(served.read_at).as_secs()).unwrap_or(0)
+    }
+
+    /// Products from Redis with what there is of them now, else all from MongoDB.
+    async fn read(
+        &self,
+        name: &str,
+        ask: impl Future<Output = Result<(Vec<Product>, Option<Cursor>), StoreError>>,
+    ) -> Result<Page, StoreError> {
+        match self.redis.get::<Page>(name).await {
+            Lookup::Hit(known) => self.restocked(known).await,
+            Lookup::Miss(slot) => {
+                let page = self.ask(ask).await?;
+                // What is not there is asked for by whoever invents it: Redis need not remember that.
+                if !page.offers.is_empty() {
+                    self.redis.put(&slot, &page).await;
+                }
+                Ok(page)
+            }
+            Lookup::Away => self.ask(ask).await,
+        }
+    }
+
+    /// The page with present availability; as it was when MongoDB is away.
+    async fn restocked(&self, known: Page) -> Result<Page, StoreError> {
+        let products: Vec<_> = known.offers.iter().map(|offer| offer.product.clone()).collect();
+        match self.ask(async { Ok((products, known.next.clone())) }).await {
+            Err(StoreError::Unavailable(_)) => Ok(known),
+            page => page,
+        }
+    }
+
+    /// Products from MongoDB with what there is of them.
+    async fn ask(
+        &self,
+        ask: impl Future<Output = Result<(Vec<Product>, Option<Cursor>), StoreError>>,
+    ) -> Result<Page, StoreError> {
+        let read_at = self.clock.now();
+        let read = async {
+            let (products, next) = ask.await?;
+            Ok(Page { offers: self.stocked(products).await?, next, read_at })
+        };
+        self.store.gate.guard(read).await
+    }
+
+    async fn find(&self, id: &ProductId) -> Result<(Vec<Product>, Option<Cursor>), StoreError> {
+        Ok((self.store.products.find(id).await?.into_iter().collect(), None))
+    }
+
+    async fn search(&self, search: &Search) -> Result<(Vec<Product>, Option<Cursor>), StoreError> {
+        let mut products = self.store.products.search(search).await?;
         let page_length = usize::try_from(search.limit - 1).unwrap_or(0);
         let more = products.len() > page_length;
         products.truncate(page_length);
         let next = products.last().filter(|_| more);
         let next = next.map(|last| Cursor { sort: search.sort, after: search.sort.position(last) });
+        Ok((products, next))
+    }
+
+    async fn stocked(&self, products: Vec<Product>) -> Result<Vec<Offer>, StoreError> {
+        if products.is_empty() {
+            return Ok(Vec::new());
+        }
         let ids: Vec<_> = products.iter().map(|product| product.id.clone()).collect();
-        let mut availability: HashMap<_, _> =
-            if ids.is_empty() { HashMap::new() } else { self.store.products.availability(&ids).await? };
+        let mut availability = self.store.products.availability(&ids).await?;
         let offer = |product: Product| {
             let available = availability.remove(&product.id).unwrap_or_default();
             Offer { product, available }
         };
-        Ok(Arc::new(Page { offers: products.into_iter().map(offer).collect(), next }))
-    }
-
-    /// Pages that depend on stock are not kept in Redis: a sale would not drop them.
-    async fn read_products(&self, search: &Search, name: &str) -> Result<Vec<Product>, StoreError> {
-        if search.stock.is_some() {
-            return self.store.products.search(search).await;
-        }
-        match self.redis.get(name).await {
-            Lookup::Hit(products) => Ok(products),
-            Lookup::Miss(slot) => {
-                let products = self.store.products.search(search).await?;
-                self.redis.put(&slot, &products).await;
-                Ok(products)
-            }
-            Lookup::Away => self.store.products.search(search).await,
-        }
+        Ok(products.into_iter().map(offer).collect())
     }
 }
 
@@ -255,17 +306,20 @@ mod tests {
     }
 
     #[test]
-    fn a_product_survives_the_cache() {
+    fn a_page_survives_the_cache() {
         let product = Product {
             id: "67c8830b7ef1b848ac52ebec".parse().unwrap(),
             name: "Mouse".into(),
             description: String::new(),
             price: 132_400.try_into().unwrap(),
             version: 3,
-            created_at: jiff::Timestamp::from_millisecond(1_750_000_000_123).unwrap(),
-            updated_at: jiff::Timestamp::from_millisecond(1_750_000_000_456).unwrap(),
+            created_at: Timestamp::from_millisecond(1_750_000_000_123).unwrap(),
+            updated_at: Timestamp::from_millisecond(1_750_000_000_456).unwrap(),
         };
-        let json = serde_json::to_string(&vec![product.clone()]).unwrap();
-        assert_eq!(serde_json::from_str::<Vec<Product>>(&json).unwrap(), [product]);
+        let next = Some(Cursor { sort: Sort::Newest, after: Sort::Newest.position(&product) });
+        let offers = vec![Offer { product, available: vec![("pune".parse().unwrap(), 7)] }];
+        let page = Page { offers, next, read_at: Timestamp::from_second(1_750_000_000).unwrap() };
+        let json = serde_json::to_string(&page).unwrap();
+        assert_eq!(serde_json::from_str::<Page>(&json).unwrap(), page);
     }
 }

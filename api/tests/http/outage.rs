@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 use shop_harness::{Link, Servers};
+use shop_store::{
+    catalogue_cache::{CatalogueCache, Lookup},
+    redis_link::RedisLink,
+};
 use tokio::time::{Instant, timeout};
 
-use crate::shop::{Answer, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, bearer, eventually, send, with_shop_of};
+use crate::shop::{Answer, Args, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, bearer, eventually, send, with_shop_of};
 
 const NOTICED: Duration = Duration::from_secs(5);
 const RECOVERED: Duration = Duration::from_secs(20);
@@ -18,7 +22,7 @@ const RECOVERED: Duration = Duration::from_secs(20);
 async fn with_link(test: impl AsyncFnOnce(&Shop, &Link)) {
     let servers = Servers::from_environment().unwrap();
     let (link, uri) = Link::to_mongodb(&servers.mongodb_uri).await.unwrap();
-    let through = |args: &mut crate::shop::Args| {
+    let through = |args: &mut Args| {
         args.set("--mongodb-uri", &uri);
     };
     with_shop_of(through, async |shop| {
@@ -121,6 +125,95 @@ async fn what_no_cache_knows_is_refused_soon() {
         }
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         assert_eq!(shop.get("//health", "").await.status, 200);
+    })
+    .await;
+}
+
+/// Seconds since an answer was read from MongoDB, if it is not fresh.
+fn age(answer: &Answer) -> Option<u64> {
+    answer.headers.get("age").map(|age| age.to_str().unwrap().parse().unwrap())
+}
+
+#[rstest]
+#[case::lost(Link::cut)]
+#[case::hanging(Link::stall)]
+#[tokio::test]
+async fn what_was_read_before_is_read_on_and_says_how_old_it_is(#[case] break_off: fn(&Link)) {
+    with_link(async |shop, link| {
+        let paths = [
+            format!("/products/{MOUSE}"),
+            "/products?q=desk&sort=price".to_owned(),
+            "/products?location=bangalore".to_owned(),
+        ];
+        let mut known = Vec::new();
+        for path in &paths {
+            known.push(shop.get(path, "").await);
+        }
+        break_off(link);
+        noticed(shop).await;
+        for (path, known) in paths.iter().zip(&known) {
+            let old = eventually("it is no longer fresh", || async {
+                Some(shop.get(path, "").await).filter(|answer| age(answer).is_some())
+            })
+            .await;
+            assert_eq!((old.status.as_u16(), &old.text, old.header("etag")), (200, &known.text, known.header("etag")));
+            let tag = send(shop.request(Method::GET, path).header("if-none-match", known.header("etag"))).await;
+            assert_eq!((tag.status.as_u16(), age(&tag).is_some()), (304, true));
+        }
+        assert_away(&shop.get("/products?q=lamp", "").await);
+        assert_away(&shop.get("/products/0123456789abcdef01234567", "").await);
+
+        link.mend();
+        shop.stock(&[(MOUSE, "bangalore", -4)]).await;
+        let fresh = eventually("MongoDB is asked again", || async {
+            Some(shop.get(&paths[0], "").await).filter(|answer| answer.json()["availability"][0]["available"] == 6)
+        });
+        timeout(RECOVERED, fresh).await.expect("in time");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_that_never_read_a_product_has_it_from_redis() {
+    with_link(async |shop, link| {
+        let path = format!("/products/{MOUSE}");
+        let other = shop.replica(|_| {}).await;
+        let there = async || send(shop.client.get(format!("http://{}/api/v1{path}", other.http_addr))).await;
+        let config = shop.args.config().store;
+        let redis = RedisLink::connect(config.redis_url().unwrap(), &config.mongodb_database).unwrap();
+        let (redis, name) = (CatalogueCache::new(redis), format!("product:{MOUSE}"));
+        let known = eventually("it is in Redis", || async {
+            let answer = shop.get(&path, "").await;
+            matches!(redis.get::<Value>(&name).await, Lookup::Hit(_)).then_some(answer)
+        })
+        .await;
+        link.cut();
+        noticed(shop).await;
+        let old = eventually("it is given, with its age", || async {
+            Some(there().await).filter(|answer| answer.status == 200 && age(answer).is_some())
+        })
+        .await;
+        assert_eq!(old.text, known.text);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_orders_status_is_read_on_for_as_long_as_the_session_is_known() {
+    with_link(async |shop, link| {
+        let token = shop.customer().await;
+        let id = shop.order(&token, None, DOCUMENTED_ORDER).await.json()["orderId"].as_str().unwrap().to_owned();
+        let path = format!("/orders/{id}");
+        assert_eq!(send(bearer(shop.request(Method::POST, &format!("{path}/cancel")), &token)).await.status, 200);
+        assert_eq!(shop.get(&path, &token).await.json()["status"], "Cancelled");
+        link.cut();
+        let answer = shop.get(&path, &token).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["status"].clone()), (200, json!("Cancelled")));
+        // Whether the session is still alive nobody can say after five seconds.
+        let refused = eventually("the session is too old", || async {
+            Some(shop.get(&path, &token).await).filter(|answer| answer.status == 503)
+        });
+        assert_away(&timeout(Duration::from_secs(25), refused).await.expect("in time"));
     })
     .await;
 }

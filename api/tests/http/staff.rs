@@ -21,12 +21,14 @@ use crate::shop::{MOUSE, STAFF, bearer, eventually, send, with_shop};
 const UNKNOWN: &str = "0123456789abcdef01234567";
 
 /// Every route for staff, with what staff get for a request that is well-formed.
-fn staff_routes() -> [(Method, String, Value, u16); 7] {
+fn staff_routes() -> Vec<(Method, String, Value, u16)> {
     let product = json!({ "name": "Chair", "description": "To sit", "price": 10 });
     let adjustment = json!({ "location": "pune", "reason": "delivery", "lines": [{ "productId": MOUSE, "delta": 1 }] });
-    [
+    vec![
         (Method::POST, "/products".into(), product.clone(), 201),
-        (Method::PUT, format!("/products/{UNKNOWN}"), product, 201),
+        (Method::PUT, format!("/products/{UNKNOWN}"), product.clone(), 201),
+        (Method::PATCH, format!("/products/{UNKNOWN}"), product, 428),
+        (Method::DELETE, format!("/products/{UNKNOWN}"), Value::Null, 204),
         (Method::POST, "/inventory/adjustments".into(), adjustment, 202),
         (Method::GET, format!("/inventory/adjustments/{UNKNOWN}"), Value::Null, 404),
         (Method::GET, "/inventory/movements".into(), Value::Null, 200),
@@ -36,8 +38,8 @@ fn staff_routes() -> [(Method, String, Value, u16); 7] {
 }
 
 /// Every route for anyone who is signed in.
-fn signed_in_routes() -> [(Method, String); 9] {
-    [
+fn signed_in_routes() -> Vec<(Method, String)> {
+    vec![
         (Method::GET, "/auth/me".into()),
         (Method::DELETE, "/auth/me".into()),
         (Method::POST, "/auth/password".into()),

@@ -69,6 +69,11 @@ impl Link {
         Ok((link, through))
     }
 
+    /// Where the link begins.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Ends all connections and lets no new ones through.
     pub fn cut(&self) {
         self.state.send_replace(State::Cut);

@@ -1,14 +1,20 @@
 //! The catalogue cache in Redis: pages of products under the catalogue's version, so that one write drops them all.
 //! Optional at run time: any failure is a miss. Holds no stock: a sale does not touch it.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::Script;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::redis_link::RedisLink;
 
-/// How long a page is kept; also how long a write that could not reach Redis may stay unseen there.
+/// How long a page is kept; also how long a write that could not reach Redis may stay unseen by other processes.
 const TTL: Duration = Duration::from_mins(1);
 
 /// Reads the version and the page under it in one round trip: KEYS version; ARGV page prefix, page name.
@@ -22,13 +28,16 @@ return {version, redis.call('GET', ARGV[1] .. version .. ':' .. ARGV[2])}
 });
 
 /// The cache of one shop. Cheap to clone.
-#[derive(Clone)]
-pub struct CatalogueCache(Option<RedisLink>);
+#[derive(Debug, Clone)]
+pub struct CatalogueCache(Option<Link>);
 
-impl std::fmt::Debug for CatalogueCache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("CatalogueCache").field(&self.0.is_some()).finish()
-    }
+#[derive(Debug, Clone)]
+struct Link {
+    redis: RedisLink,
+    /// Writes of this process, and those of them after which the version was raised: Redis is not believed while it is
+    /// behind.
+    written: Arc<AtomicU64>,
+    raised: Arc<AtomicU64>,
 }
 
 /// Where a page that is about to be read from the database belongs: it was asked for under this version.
@@ -54,12 +63,16 @@ impl CatalogueCache {
     }
 
     pub fn new(link: RedisLink) -> Self {
-        Self(Some(link))
+        Self(Some(Link { redis: link, written: Arc::default(), raised: Arc::default() }))
     }
 
     /// The page called `name`.
     pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Lookup<T> {
         let Some(link) = &self.0 else { return Lookup::Away };
+        if !link.catch_up().await {
+            return Lookup::Away;
+        }
+        let link = &link.redis;
         let prefix = link.key("catalogue:");
         let mut connection = link.connection();
         let mut read = READ.key(format!("{prefix}version"));
@@ -76,7 +89,7 @@ impl CatalogueCache {
 
     /// Keeps a page in the slot it was missed in. If the catalogue changed meanwhile nobody will find it.
     pub async fn put<T: Serialize>(&self, slot: &Slot, page: &T) {
-        let Some(link) = &self.0 else { return };
+        let Some(Link { redis: link, .. }) = &self.0 else { return };
         let Ok(json) = serde_json::to_string(page) else { return };
         let mut connection = link.connection();
         let millis = u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
@@ -84,11 +97,28 @@ impl CatalogueCache {
         let _stored: Option<()> = link.attempt(command.query_async(&mut connection)).await;
     }
 
-    /// Drops every page: call after each write to the catalogue.
+    /// Drops every page: call after each write to the catalogue. When Redis is away this is made up for later, before
+    /// this process believes it again.
     pub async fn invalidate(&self) {
         let Some(link) = &self.0 else { return };
-        let mut connection = link.connection();
-        let command = redis::cmd("INCR").arg(link.key("catalogue:version")).to_owned();
-        let _version: Option<i64> = link.attempt(command.query_async(&mut connection)).await;
+        link.written.fetch_add(1, Ordering::SeqCst);
+        link.catch_up().await;
+    }
+}
+
+impl Link {
+    /// Raises the version for the writes that it was not raised for. False when Redis cannot be reached.
+    async fn catch_up(&self) -> bool {
+        let written = self.written.load(Ordering::SeqCst);
+        if self.raised.load(Ordering::SeqCst) >= written {
+            return true;
+        }
+        let mut connection = self.redis.connection();
+        let command = redis::cmd("INCR").arg(self.redis.key("catalogue:version")).to_owned();
+        let version: Option<i64> = self.redis.attempt(command.query_async(&mut connection)).await;
+        if version.is_some() {
+            self.raised.fetch_max(written, Ordering::SeqCst);
+        }
+        version.is_some()
     }
 }
