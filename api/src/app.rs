@@ -36,12 +36,14 @@ use crate::{
     limits::Limits,
     mailer::{self, MailerDeps, MailerError},
     passwords::Passwords,
+    probes::probes,
     relay::{self, RelayDeps, RelayHandle},
     router::router,
     server::{self, ServeError},
     service::{
         accounts::{Accounts, StaffError},
         catalogue::Catalogue,
+        doctor::Doctor,
         erasure::Erasure,
         inventory::Inventory,
         orders::{Orders, OrdersDeps},
@@ -71,6 +73,7 @@ pub struct Parts {
     pub catalogue: Catalogue,
     pub inventory: Inventory,
     pub orders: Orders,
+    pub doctor: Doctor,
     pub limits: Limits,
     pub gate: Gate,
     pub request_metrics: RequestMetrics,
@@ -146,8 +149,14 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
     keys.follow(config.auth.auth_keys_file.clone(), &shutdown);
-    let base = Base { store, keys, clock, shutdown: shutdown.clone(), metrics, ca };
-    let relay = start_senders(&config, &base).await?;
+    let sqs = Service { region: config.queue.sqs_region.clone(), endpoint: config.queue.endpoint() };
+    let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
+    let calls = SqsCalls::register(&metrics, "shop_relay_sqs_calls");
+    let sqs = calls.watch(&aws::sqs_trusting(&sqs, ca.as_ref()).await);
+    let (queue, ses) = (Queue::new(sqs, config.queue.queue()?), aws::ses(&ses).await);
+    let redis = connect_redis(&config.store, ca.as_ref())?;
+    let base = Base { store, keys, queue, ses, redis, clock, shutdown: shutdown.clone(), metrics };
+    let relay = start_senders(&config, &base)?;
     let app = build(&config, &base, relay)?;
     app.limits.keep_small(&shutdown);
     eraser::spawn(app.erasure.clone(), &shutdown);
@@ -174,28 +183,31 @@ async fn connect(config: &StoreConfig, ca: Option<&PrivateCa>) -> Result<Store, 
     Store::connect_trusting(&config.mongodb_uri, &config.mongodb_database, ca.map(PrivateCa::path)).await
 }
 
+fn connect_redis(config: &StoreConfig, ca: Option<&PrivateCa>) -> Result<Option<RedisLink>, StartError> {
+    let Some(url) = config.redis_url() else { return Ok(None) };
+    Ok(Some(RedisLink::connect_trusting(url, &config.mongodb_database, ca.map(PrivateCa::pem))?))
+}
+
 /// What all parts are made from.
 struct Base {
     store: Store,
     keys: Keys,
+    queue: Queue,
+    ses: aws_sdk_ses::Client,
     clock: Clock,
     shutdown: Shutdown,
+    redis: Option<RedisLink>,
     metrics: Metrics,
-    ca: Option<PrivateCa>,
 }
 
 /// Starts what works beside the requests: relay, mailer, sweeper.
-async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError> {
-    let sqs = Service { region: config.queue.sqs_region.clone(), endpoint: config.queue.endpoint() };
-    let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
-    let calls = SqsCalls::register(&base.metrics, "shop_relay_sqs_calls");
-    let client = aws::sqs_trusting(&sqs, base.ca.as_ref()).await;
-    let queue = Queue::new(calls.watch(&client), config.queue.queue()?);
+fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError> {
+    let queue = base.queue.clone();
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
         outbox: base.store.outbox.clone(),
         leases: base.store.leases.clone(),
-        ses: aws::ses(&ses).await,
+        ses: base.ses.clone(),
         sender: mailer::Sender::new(&config.name, &config.mail.mail_from),
         per_second: std::num::NonZeroU32::new(config.mail.mail_per_second).unwrap_or(std::num::NonZeroU32::MIN),
         clock: clock.clone(),
@@ -221,29 +233,29 @@ struct InRedis {
 }
 
 impl InRedis {
-    fn of(config: &StoreConfig, ca: Option<&PrivateCa>) -> Result<Self, StartError> {
-        let Some(url) = config.redis_url() else {
-            return Ok(Self {
+    fn of(link: Option<&RedisLink>) -> Self {
+        let Some(link) = link else {
+            return Self {
                 catalogue: CatalogueCache::disabled(),
                 orders: OrderCache::disabled(),
                 sessions: SessionCache::disabled(),
                 limits: SharedLimits::disabled(),
-            });
+            };
         };
-        let link = RedisLink::connect_trusting(url, &config.mongodb_database, ca.map(PrivateCa::pem))?;
-        Ok(Self {
+        Self {
             catalogue: CatalogueCache::new(link.clone()),
             orders: OrderCache::new(link.clone()),
             sessions: SessionCache::new(link.clone()),
-            limits: SharedLimits::new(link),
-        })
+            limits: SharedLimits::new(link.clone()),
+        }
     }
 }
 
 fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartError> {
-    let Base { store, keys, clock, shutdown, metrics, ca } = base;
+    let Base { store, keys, queue, ses, redis, clock, shutdown, metrics } = base;
     let lifetime = SignedDuration::from_mins(config.auth.access_token_minutes.into());
-    let redis = InRedis::of(&config.store, ca.as_ref())?;
+    let probes = probes(redis.clone(), queue.clone(), ses.clone());
+    let redis = InRedis::of(redis.as_ref());
     let tokens = Tokens::new(keys.clone(), lifetime);
     let sessions = Sessions::new(store.clone(), tokens, redis.sessions, clock.clone());
     let passwords = Passwords::new(&config.passwords, metrics);
@@ -256,6 +268,7 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         sessions,
         catalogue: Catalogue::new(store.clone(), redis.catalogue, clock.clone(), currency),
         inventory: Inventory::new(store.clone(), relay.clone(), clock.clone()),
+        doctor: Doctor::new(store.clone(), clock.clone(), probes),
         orders: Orders::new(OrdersDeps { store, redis: redis.orders, relay, clock, currency }),
         limits: Limits::new(config.limits, &redis.limits),
         gate,

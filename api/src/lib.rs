@@ -10,6 +10,7 @@ pub mod limits;
 pub mod mailer;
 mod openapi;
 pub mod passwords;
+mod probes;
 mod problem;
 pub mod relay;
 pub mod router;

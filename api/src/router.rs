@@ -17,7 +17,7 @@ use crate::{
     layers::{address, drain, headers, limit, outage, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
-    routes::{account, auth, inventory, orders, products, sessions, system, users},
+    routes::{account, auth, doctor, inventory, orders, products, sessions, system, users},
 };
 
 const API: &str = "/api/v1";
@@ -43,6 +43,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::get))
         .routes(routes!(orders::cancel))
+        .routes(routes!(doctor::examine))
 }
 
 /// The OpenAPI document of all routes.

@@ -16,6 +16,8 @@ mod catalogue_cache;
 mod catalogue_changes;
 #[path = "http/degraded.rs"]
 mod degraded;
+#[path = "http/doctor.rs"]
+mod doctor;
 #[path = "http/inventory.rs"]
 mod inventory;
 #[path = "http/limits.rs"]

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 pub mod account;
 pub mod auth;
+pub mod doctor;
 pub mod inventory;
 pub mod orders;
 pub mod products;

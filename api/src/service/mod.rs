@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod catalogue;
+pub mod doctor;
 pub mod email;
 pub mod erasure;
 pub mod inventory;

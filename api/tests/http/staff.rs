@@ -34,6 +34,7 @@ fn staff_routes() -> Vec<(Method, String, Value, u16)> {
         (Method::GET, "/inventory/movements".into(), Value::Null, 200),
         (Method::GET, "/admin/users".into(), Value::Null, 200),
         (Method::PATCH, format!("/admin/users/{UNKNOWN}"), json!({ "role": "staff" }), 404),
+        (Method::GET, "/admin/doctor".into(), Value::Null, 200),
     ]
 }
 

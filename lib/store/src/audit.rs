@@ -1,5 +1,5 @@
 //! The books of the shop, read for an audit: what was ordered, moved and mailed must add up.
-//! Reads whole collections; for checks and demonstrations, never on a request's path.
+//! Reads whole collections; for checks and demonstrations, never for a customer's request.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use crate::{
     StoreError,
     orders::{self, Restock},
     stock::{self, StockRow},
+    transaction::Transaction,
 };
 
 /// The sums of the books at one moment.
@@ -75,6 +76,16 @@ fn compare(faults: &mut Vec<String>, (left, a): (&str, &Stock), (right, b): (&st
     }
 }
 
+/// Sums movements per row.
+fn per_row(sign: i64) -> Document {
+    doc! { "$group": {
+        "_id": { "productId": "$productId", "location": "$location" },
+        "stock": { "$sum": { "$multiply": ["$delta", sign] } },
+        "productId": { "$first": "$productId" },
+        "location": { "$first": "$location" },
+    } }
+}
+
 /// Reads the books.
 #[derive(Debug, Clone)]
 pub struct Audit {
@@ -109,15 +120,28 @@ impl Audit {
         Ok(books)
     }
 
+    /// The rows whose stock is not the sum of their movements, as sentences; both as of one moment, which `tx` sees.
+    pub async fn ledger_faults(&self, mut tx: Transaction) -> Result<Vec<String>, StoreError> {
+        let read = self.stock_and_ledger(&mut tx).await;
+        tx.abort().await;
+        let (stock, ledger) = read?;
+        let mut faults = Vec::new();
+        compare(&mut faults, ("in stock", &stock), ("the ledger", &ledger));
+        Ok(faults)
+    }
+
+    async fn stock_and_ledger(&self, tx: &mut Transaction) -> Result<(Stock, Stock), StoreError> {
+        let mut rows = self.rows.find(doc! {}).session(tx.session()).await?;
+        let stock = rows.stream(tx.session()).map_ok(StockRow::into_level).try_collect().await?;
+        let sums = self.movements.aggregate([per_row(1)]).with_type::<StockRow>();
+        let mut sums = sums.session(tx.session()).await?;
+        let ledger = sums.stream(tx.session()).map_ok(StockRow::into_level).try_collect().await?;
+        Ok((stock, ledger))
+    }
+
     /// `sign` · sum of the movements that match, per row.
     async fn moved(&self, filter: Document, sign: i64) -> Result<Stock, StoreError> {
-        let group = doc! { "$group": {
-            "_id": { "productId": "$productId", "location": "$location" },
-            "stock": { "$sum": { "$multiply": ["$delta", sign] } },
-            "productId": { "$first": "$productId" },
-            "location": { "$first": "$location" },
-        } };
-        self.sums(&self.movements, vec![doc! { "$match": filter }, group]).await
+        self.sums(&self.movements, vec![doc! { "$match": filter }, per_row(sign)]).await
     }
 
     async fn sold(&self) -> Result<Stock, StoreError> {

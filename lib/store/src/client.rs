@@ -2,9 +2,11 @@
 
 use std::{convert::Infallible, fmt, io, path::Path, time::Duration};
 
+use jiff::Timestamp;
 use mongodb::{
     Client, Database,
     bson::doc,
+    error::Error,
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadConcernLevel, Tls, WriteConcern},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -108,6 +110,19 @@ impl Store {
         let answer = tokio::time::timeout(PING, self.pings.run_command(doc! { "ping": 1 })).await;
         answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
+    }
+
+    /// What time it is for MongoDB.
+    pub async fn server_time(&self) -> Result<Timestamp, StoreError> {
+        let hello = self.pings.run_command(doc! { "hello": 1 }).await?;
+        let time = hello.get_datetime("localTime").map_err(|error| StoreError::Unreadable(Error::custom(error)))?;
+        Timestamp::from_millisecond(time.timestamp_millis())
+            .map_err(|error| StoreError::Unreadable(Error::custom(error)))
+    }
+
+    /// The indexes that [`Store::migrate`] makes and that are not there, as `collection: keys`.
+    pub async fn missing_indexes(&self) -> Result<Vec<String>, StoreError> {
+        migrate::missing(&self.database).await
     }
 
     /// Makes every index that the queries rely on. Idempotent; run before the first request of a new version.

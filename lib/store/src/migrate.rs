@@ -1,6 +1,11 @@
 //! The indexes of all collections. Idempotent: an index that is there already stays.
 
-use mongodb::{Database, IndexModel, bson::Document};
+use futures::TryStreamExt;
+use mongodb::{
+    Database, IndexModel,
+    bson::{Bson, Document},
+    error::{Error, ErrorKind},
+};
 
 use crate::{
     StoreError,
@@ -32,4 +37,43 @@ pub async fn run(database: &Database) -> Result<(), StoreError> {
         database.collection::<Document>(collection).create_indexes(indexes).await?;
     }
     Ok(())
+}
+
+/// What [`run`] would make, as `collection: keys`.
+pub async fn missing(database: &Database) -> Result<Vec<String>, StoreError> {
+    let mut missing = Vec::new();
+    for (collection, indexes) in plan() {
+        let there = existing(database, collection).await?;
+        let absent = indexes.iter().filter(|index| !there.iter().any(|other| is_same(index, other)));
+        missing.extend(absent.map(|index| format!("{collection}: {}", index.keys)));
+    }
+    Ok(missing)
+}
+
+async fn existing(database: &Database, collection: &str) -> Result<Vec<IndexModel>, StoreError> {
+    match database.collection::<Document>(collection).list_indexes().await {
+        Ok(indexes) => Ok(indexes.try_collect().await?),
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The collection is not there.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == 26)
+}
+
+/// Servers return the directions of keys as any type of number.
+fn is_same(one: &IndexModel, other: &IndexModel) -> bool {
+    let keys = |index: &IndexModel| -> Vec<(String, Option<i64>)> {
+        index.keys.iter().map(|(field, direction)| (field.clone(), number(direction))).collect()
+    };
+    let unique = |index: &IndexModel| index.options.as_ref().and_then(|options| options.unique).unwrap_or(false);
+    keys(one) == keys(other) && unique(one) == unique(other)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "1 or -1")]
+fn number(direction: &Bson) -> Option<i64> {
+    let whole = direction.as_i64().or_else(|| direction.as_i32().map(i64::from));
+    whole.or_else(|| direction.as_f64().map(|direction| direction as i64))
 }

@@ -67,6 +67,11 @@ impl RedisLink {
         Ok(Self { connection, shop: shop.into(), started: Instant::now(), resting_until, away })
     }
 
+    /// Whether Redis answers now, also while it is left alone.
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        redis::cmd("PING").query_async(&mut self.connection()).await
+    }
+
     /// The key `name` of this shop.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}:{name}", self.shop)
