@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use shop_domain::{
     id::{AdjustmentId, ProductId},
     message::Message,
+    stock::MAX_ADJUSTMENT_LINES,
 };
 use shop_harness::{Shop, bits, eventually, with_shop};
 use shop_store::adjustments::{AdjustmentDocument, AdjustmentStatus};
@@ -55,4 +56,48 @@ async fn an_adjustment_below_zero_is_refused_whole() -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_thousand_lines_are_applied_whole_once_or_not_at_all() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let products = (0..MAX_ADJUSTMENT_LINES).map(|_| Ok(ProductId::from_bits(bits()?)));
+        let products = products.collect::<anyhow::Result<Vec<_>>>()?;
+        let all = |delta: i64| products.iter().map(move |product| (product, delta)).collect::<Vec<_>>();
+        let worker = Worker::start(&shop, &[]).await?;
+
+        // The message is delivered three times, also while the first is in work.
+        let send = shop.adjust_unsent(&all(5), Timestamp::UNIX_EPOCH).await?;
+        for _ in 0..3 {
+            shop.send(&send.message.to_body()).await?;
+        }
+        let filled: AdjustmentId = send.message.group().parse()?;
+        assert_eq!(settled(&shop, &filled).await?.status, AdjustmentStatus::Applied);
+        eventually("all deliveries are done with", async || {
+            let counts = shop.queue.counts().await?;
+            Ok((counts.visible + counts.in_flight == 0).then_some(()))
+        })
+        .await?;
+        assert_eq!(levels(&shop).await?, vec![5; MAX_ADJUSTMENT_LINES]);
+
+        let mut too_much = all(1);
+        too_much[700].1 = -6;
+        let refused = settled(&shop, &shop.adjust(&too_much, Timestamp::UNIX_EPOCH).await?).await?;
+        assert_eq!((refused.status, refused.refused.len()), (AdjustmentStatus::Refused, 1));
+        assert_eq!((&refused.refused[0].product_id, refused.refused[0].available), (&products[700], 5));
+        assert_eq!(levels(&shop).await?, vec![5; MAX_ADJUSTMENT_LINES]);
+
+        let emptied = settled(&shop, &shop.adjust(&all(-5), Timestamp::UNIX_EPOCH).await?).await?;
+        assert_eq!(emptied.status, AdjustmentStatus::Applied);
+        assert_eq!(levels(&shop).await?, vec![0; MAX_ADJUSTMENT_LINES]);
+        assert_eq!(shop.store.audit.ledger_faults(shop.store.begin().await?).await?, Vec::<String>::new());
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+/// Units of every row.
+async fn levels(shop: &Shop) -> anyhow::Result<Vec<i64>> {
+    Ok(shop.store.audit.read().await?.stock.into_values().collect())
 }
