@@ -94,7 +94,7 @@ async fn guesses_at_the_password_of_a_session_are_limited() {
     with_shop_of(
         |args| {
             args.set("--limit-auth-per-15-minutes", "4").set("--trusted-proxies", "127.0.0.0/8");
-            args.unset("--staff-email").unset("--staff-password");
+            args.unset("--staff-email").unset("--staff-password").unset("--redis-url");
         },
         async |shop| {
             let token = shop.register(EMAIL).await;

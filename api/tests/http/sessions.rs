@@ -197,7 +197,7 @@ async fn other_replicas_refuse_an_ended_session_after_five_seconds(#[case] redis
 }
 
 /// What Redis keeps of a session, written by a replica that asked before the session ended.
-async fn kept_before_the_end(shop: &Shop, token: &str) -> (SessionCache, SessionAnswer) {
+fn kept_before_the_end(shop: &Shop, token: &str) -> (SessionCache, SessionAnswer) {
     let config = shop.args.config();
     let link = RedisLink::connect(config.store.redis_url().unwrap(), &config.store.mongodb_database).unwrap();
     let user = claims(token)["sub"].as_str().unwrap().parse().unwrap();
@@ -216,7 +216,7 @@ async fn an_ended_session_does_not_rise_again_with_redis() {
             .await;
         let token = alone.signed_in().await.token();
         let id = claims(&token)["sid"].as_str().unwrap().parse().unwrap();
-        let (cache, answer) = kept_before_the_end(shop, &token).await;
+        let (cache, answer) = kept_before_the_end(shop, &token);
         alone.logout(&token).await;
         // Redis comes back with what it kept, to a replica that has never heard of the session.
         eventually("the old value", || async {

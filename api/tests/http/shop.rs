@@ -202,7 +202,7 @@ impl Shop {
         let mut args = self.args.clone();
         change(&mut args);
         let surroundings = Surroundings { clock: self.clock.clone(), shutdown: self.shutdown.clone() };
-        app::start(args.config(), surroundings).await.unwrap()
+        Box::pin(app::start(args.config(), surroundings)).await.unwrap()
     }
 
     /// The shop as its clients see it through another replica.

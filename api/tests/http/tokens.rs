@@ -152,7 +152,11 @@ fn keys_file(shop: &Shop) -> PathBuf {
 #[case::extra_segment(|f: &Forger| format!("{}.{}", f.token, encode("{}")))]
 #[case::empty_extra_segment(|f: &Forger| format!("{}.", f.token))]
 #[case::padded(|f: &Forger| format!("{}=", f.token))]
-#[case::huge(|f: &Forger| f.with_claim("x", json!("x".repeat(16_000))).replace("eyJ", "eyJ."))]
+#[case::huge(|f: &Forger| {
+    let mut claims = f.claims();
+    claims["x"] = json!("x".repeat(16_000));
+    Forger::sign(&[7; 32], &f.header().to_string(), &claims.to_string())
+})]
 #[case::huge_nonsense(|_: &Forger| "a".repeat(32_000))]
 #[tokio::test]
 async fn a_forged_token_is_refused(#[case] forge: fn(&Forger) -> String) {
