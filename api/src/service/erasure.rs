@@ -54,6 +54,7 @@ impl Erasure {
     async fn pass(&self, user: &UserId) -> Result<(), ErasureError> {
         self.store.users.remove(user).await?;
         self.sessions.revoke_all(user).await?;
+        self.store.sessions.remove_all(user).await?;
         self.store.orders.anonymise(user).await?;
         Ok(())
     }

@@ -147,6 +147,10 @@ async fn an_erased_account_leaves_its_orders_and_nothing_of_itself() {
         assert_eq!(shop.get("/auth/me", &token).await.status, 401);
         assert_eq!(shop.refresh(&cookie).await.status, 401);
         assert_eq!(shop.login(EMAIL, PASSWORD).await.status, 401);
+        for session in [claims(&token)["sid"].as_str().unwrap(), cookie.split('.').next().unwrap()] {
+            let kept = shop.store.sessions.find(&session.parse().unwrap()).await.unwrap();
+            assert_eq!(kept, None, "device and address are personal too");
+        }
         let (stored, staff) = (shop.stored_order(&order).await, shop.staff().await);
         assert!(stored.email.is_erased(), "nothing of the address is left");
         assert_eq!(stored.user_id.as_str(), claims(&token)["sub"].as_str().unwrap());

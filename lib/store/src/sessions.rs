@@ -135,6 +135,12 @@ impl Sessions {
         self.revoke_where(outdated, now).await
     }
 
+    /// Removes all that is kept of a user's sessions: end them before, so that the caches hear of it. Idempotent.
+    pub async fn remove_all(&self, user: &UserId) -> Result<(), StoreError> {
+        self.collection.delete_many(doc! { "userId": user.as_str() }).await?;
+        Ok(())
+    }
+
     async fn revoke_where(&self, mut filter: Document, now: Timestamp) -> Result<Vec<SessionId>, StoreError> {
         filter.insert("revokedAt", doc! { "$exists": false });
         let sessions: Vec<Session> = self.collection.find(filter.clone()).await?.try_collect().await?;
