@@ -19,14 +19,21 @@ use shop_runtime::{
     trust::{PrivateCa, TrustError},
 };
 use shop_store::{
-    Store, StoreError, catalogue_cache::CatalogueCache, gate::Gate, order_cache::OrderCache, redis_link::RedisLink,
-    session_cache::SessionCache, shared_limits::SharedLimits,
+    Store, StoreError,
+    catalogue_cache::CatalogueCache,
+    gate::Gate,
+    order_cache::OrderCache,
+    order_events::OrderEvents as OrderNews,
+    redis_link::{InvalidRedisUrl, RedisLink},
+    session_cache::SessionCache,
+    shared_limits::SharedLimits,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError, StaffAccount, StoreConfig},
+    dead_letters::DeadLetters,
     eraser,
     keys::{Keys, KeysError},
     layers::{
@@ -35,6 +42,7 @@ use crate::{
     },
     limits::Limits,
     mailer::{self, MailerDeps, MailerError},
+    order_events::{self, WatchDeps},
     passwords::Passwords,
     probes::probes,
     relay::{self, RelayDeps, RelayHandle},
@@ -46,6 +54,7 @@ use crate::{
         doctor::Doctor,
         erasure::Erasure,
         inventory::Inventory,
+        order_events::{OrderEvents, OrderEventsDeps},
         orders::{Orders, OrdersDeps},
         sessions::Sessions,
         users::Users,
@@ -74,6 +83,8 @@ pub struct Parts {
     pub inventory: Inventory,
     pub orders: Orders,
     pub doctor: Doctor,
+    pub order_events: OrderEvents,
+    pub dead_letters: DeadLetters,
     pub limits: Limits,
     pub gate: Gate,
     pub request_metrics: RequestMetrics,
@@ -104,7 +115,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Redis(#[from] shop_store::redis_link::InvalidRedisUrl),
+    Redis(#[from] InvalidRedisUrl),
     #[error(transparent)]
     Ops(#[from] OpsError),
     #[error(transparent)]
@@ -160,6 +171,12 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let app = build(&config, &base, relay)?;
     app.limits.keep_small(&shutdown);
     eraser::spawn(app.erasure.clone(), &shutdown);
+    order_events::spawn(WatchDeps {
+        orders: base.store.orders.clone(),
+        news: base.redis.as_ref().map(OrderNews::new),
+        followers: app.order_events.clone(),
+        shutdown: shutdown.clone(),
+    });
 
     let store = base.store.clone();
     shutdown.spawn_detached(async move { store.watch().await });
@@ -261,15 +278,33 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
     let passwords = Passwords::new(&config.passwords, metrics);
     let https = if config.http.cookie_secure { Https::Required } else { Https::NotRequired };
     let (store, gate, clock, currency) = (store.clone(), store.gate.clone(), clock.clone(), config.currency);
+    let cancel_window = SignedDuration::from_mins(config.orders.cancel_window_minutes.into());
+    let orders = Orders::new(OrdersDeps {
+        store: store.clone(),
+        redis: redis.orders.clone(),
+        relay: relay.clone(),
+        clock: clock.clone(),
+        currency,
+        cancel_window,
+    });
+    let order_events = OrderEvents::new(OrderEventsDeps {
+        orders: orders.clone(),
+        sessions: sessions.clone(),
+        max_streams: config.orders.max_event_streams as usize,
+        draining: shutdown.draining(),
+        metrics: metrics.clone(),
+    });
     Ok(App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
         erasure: Erasure::new(store.clone(), sessions.clone(), clock.clone()),
         users: Users::new(store.users.clone()),
         sessions,
         catalogue: Catalogue::new(store.clone(), redis.catalogue, clock.clone(), currency),
-        inventory: Inventory::new(store.clone(), relay.clone(), clock.clone()),
+        inventory: Inventory::new(store.clone(), relay, clock.clone()),
         doctor: Doctor::new(store.clone(), clock.clone(), probes),
-        orders: Orders::new(OrdersDeps { store, redis: redis.orders, relay, clock, currency }),
+        orders,
+        order_events,
+        dead_letters: DeadLetters { store, cache: redis.orders, queue: queue.clone(), clock },
         limits: Limits::new(config.limits, &redis.limits),
         gate,
         request_metrics: RequestMetrics::register(metrics),

@@ -52,6 +52,20 @@ pub struct Config {
     /// The shop's one currency (ISO 4217).
     #[arg(long, env = "SHOP_CURRENCY", value_name = "SHOP_CURRENCY", default_value = "INR")]
     pub currency: Currency,
+    #[command(flatten)]
+    pub orders: OrdersConfig,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OrdersConfig {
+    /// How long after it was processed a customer may cancel an order; 0: never. Staff may at any time.
+    #[arg(long, env = "SHOP_CANCEL_WINDOW_MINUTES", value_name = "SHOP_CANCEL_WINDOW_MINUTES", default_value = "30",
+          value_parser = clap::value_parser!(u32).range(0..=525_600))]
+    pub cancel_window_minutes: u32,
+    /// Streams of order events that one process holds open.
+    #[arg(long, env = "SHOP_MAX_EVENT_STREAMS", value_name = "SHOP_MAX_EVENT_STREAMS", default_value = "10000",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_event_streams: u32,
 }
 
 #[derive(Debug, Clone, Args)]

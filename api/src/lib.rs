@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod config;
+pub mod dead_letters;
 mod eraser;
 mod extract;
 pub mod keys;
@@ -9,6 +10,7 @@ mod layers;
 pub mod limits;
 pub mod mailer;
 mod openapi;
+pub mod order_events;
 pub mod passwords;
 mod probes;
 mod problem;

@@ -21,6 +21,7 @@ use utoipa::{
         (name = "products", description = "The catalogue"),
         (name = "inventory", description = "Stock, for staff"),
         (name = "orders", description = "Orders"),
+        (name = "admin", description = "Running the shop, for staff"),
         (name = "system", description = "The service itself"),
     ),
 )]

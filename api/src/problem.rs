@@ -18,6 +18,7 @@ use shop_runtime::telemetry;
 use shop_store::StoreError;
 
 use crate::{
+    dead_letters::RedriveError,
     layers::request_id::RequestId,
     passwords::PasswordError,
     routes::{Amount, orders},
@@ -26,7 +27,8 @@ use crate::{
         catalogue::{self, CatalogueError},
         erasure::ErasureError,
         inventory::InventoryError,
-        orders::{Miss, OrderError},
+        order_events::FollowError,
+        orders::{Miss, NotCancellable, OrderError},
         sessions::SessionError,
         users::UsersError,
     },
@@ -287,10 +289,7 @@ impl From<OrderError> for Problem {
                 let detail = "this Idempotency-Key was used for another request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
-            OrderError::NotCancellable(status) => {
-                let detail = "the order cannot be cancelled any more";
-                Self::new(StatusCode::CONFLICT, "not_cancellable", detail).with("orderStatus", &status)
-            }
+            OrderError::NotCancellable { status, why } => not_cancellable(*why).with("orderStatus", status),
             OrderError::Store(store) => store.into(),
             OrderError::SharedRead(miss) => match miss.as_ref() {
                 Miss::Store(store) => store.into(),
@@ -299,6 +298,53 @@ impl From<OrderError> for Problem {
             OrderError::Random(_) => Self::internal(&error),
         }
     }
+}
+
+impl From<FollowError> for Problem {
+    fn from(error: FollowError) -> Self {
+        let code = "too_many_streams";
+        match error {
+            FollowError::Full => {
+                let detail = "the service holds as many open streams as it may; ask for the order instead";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(5)
+            }
+            FollowError::FullForAccount => {
+                let detail = "you have as many open streams as an account may have; close one";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(5)
+            }
+            FollowError::Order(order) => order.into(),
+        }
+    }
+}
+
+impl From<RedriveError> for Problem {
+    fn from(error: RedriveError) -> Self {
+        match &error {
+            RedriveError::Unknown => Self::not_found(),
+            RedriveError::NotRedrivable => {
+                let detail = "it was not given up, or it has been taken up again";
+                Self::new(StatusCode::CONFLICT, "not_redrivable", detail)
+            }
+            RedriveError::Store(store) => store.into(),
+            RedriveError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+fn not_cancellable(why: NotCancellable) -> Problem {
+    let (reason, detail) = match why {
+        NotCancellable::AlreadyCancelled => ("already_cancelled", Cow::Borrowed("the order is cancelled already")),
+        NotCancellable::Failed => ("failed", Cow::Borrowed("the order has failed: there is nothing to cancel")),
+        NotCancellable::WindowOver(window) if window.is_zero() => {
+            ("window_over", Cow::Borrowed("the order is processed: ask the shop's staff to cancel it"))
+        }
+        NotCancellable::WindowOver(window) => {
+            let minutes = window.as_mins();
+            let detail = format!("the order was processed more than {minutes} minutes ago: ask the shop's staff");
+            ("window_over", Cow::Owned(detail))
+        }
+    };
+    Problem::new(StatusCode::CONFLICT, "not_cancellable", detail).with("reason", &reason)
 }
 
 fn unknown_products(ids: &[ProductId]) -> Problem {

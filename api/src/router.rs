@@ -17,7 +17,7 @@ use crate::{
     layers::{address, drain, headers, limit, outage, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
-    routes::{account, auth, doctor, inventory, orders, products, sessions, system, users},
+    routes::{account, auth, dead_letters, doctor, inventory, order_events, orders, products, sessions, system, users},
 };
 
 const API: &str = "/api/v1";
@@ -44,6 +44,9 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(orders::get))
         .routes(routes!(orders::cancel))
         .routes(routes!(doctor::examine))
+        .routes(routes!(order_events::events))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::redrive))
 }
 
 /// The OpenAPI document of all routes.

@@ -5,7 +5,7 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use shop_domain::{id::OutboxId, message::Message};
+use shop_domain::id::OutboxId;
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
@@ -123,12 +123,7 @@ impl Sweeper {
             }
             return Ok(false);
         };
-        let kind = match work.message {
-            Message::OrderPlaced { .. } => OutboxKind::OrderPlaced,
-            Message::OrderCancelled { .. } => OutboxKind::OrderCancelled,
-            Message::StockAdjusted { .. } => OutboxKind::StockAdjusted,
-        };
-        let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), kind, now);
+        let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::from(&work.message), now);
         let revived = self.deps.unfinished.revive(work, &entry, next_at).await?;
         if revived {
             tracing::warn!(id = work.message.group(), sweeps = work.sweeps + 1, "unfinished work is sent again");

@@ -8,24 +8,36 @@ mod shop;
 mod accounts;
 #[path = "http/auth.rs"]
 mod auth;
+#[path = "http/cancel.rs"]
+mod cancel;
 #[path = "http/catalogue.rs"]
 mod catalogue;
 #[path = "http/catalogue_cache.rs"]
 mod catalogue_cache;
 #[path = "http/catalogue_changes.rs"]
 mod catalogue_changes;
+#[path = "http/currency.rs"]
+mod currency;
+#[path = "http/dead_letters.rs"]
+mod dead_letters;
 #[path = "http/degraded.rs"]
 mod degraded;
 #[path = "http/doctor.rs"]
 mod doctor;
+#[path = "http/idempotency.rs"]
+mod idempotency;
 #[path = "http/inventory.rs"]
 mod inventory;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/order_events.rs"]
+mod order_events;
 #[path = "http/orders.rs"]
 mod orders;
 #[path = "http/outage.rs"]
 mod outage;
+#[path = "http/process.rs"]
+mod process;
 #[path = "http/protocol.rs"]
 mod protocol;
 #[path = "http/sessions.rs"]

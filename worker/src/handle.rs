@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use shop_domain::{
     id::{AdjustmentId, OrderId, OutboxId},
     message::Message,
-    order::Status,
+    order::{FailureClass, Status},
 };
 use shop_runtime::{
     clock::Clock,
@@ -16,7 +16,7 @@ use shop_runtime::{
 use shop_store::{
     Store, StoreError,
     adjustments::{AdjustmentOutcome, AdjustmentStatus},
-    orders::{OrderDocument, OrderView, Restock},
+    orders::{LastFailure, OrderDocument, OrderView, Restock},
     transaction::Transaction,
 };
 
@@ -59,6 +59,20 @@ impl HandleError {
     /// Whether MongoDB was away: nothing can be settled at present.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Store(StoreError::Unavailable(_)))
+    }
+
+    /// What staff are told of it.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Store(StoreError::Unreadable(_)) => FailureClass::Unreadable,
+            Self::Store(StoreError::Unavailable(_)) => FailureClass::StoreUnavailable,
+            Self::Store(StoreError::Refused(_) | StoreError::WriteRefused { .. }) => FailureClass::StoreRefused,
+            Self::Store(StoreError::Conflict(_) | StoreError::Stale { .. } | StoreError::Duplicate(_)) => {
+                FailureClass::Conflict
+            }
+            Self::Overran(_) => FailureClass::Timeout,
+            Self::Store(StoreError::InvalidUri) | Self::Random(_) => FailureClass::Internal,
+        }
     }
 
     /// Whether the same attempt may succeed at once: somebody else was faster.
@@ -190,11 +204,19 @@ impl Handler {
         Ok((view, Verdict::Restocked, Work::Done))
     }
 
-    /// Records that an order could not be handled, unless it is settled by now.
-    pub async fn give_up(&self, id: &OrderId) -> Result<bool, HandleError> {
-        let entry = OutboxId::from_bits(ids::random_bytes()?);
-        let settlement = decide::gave_up(id.clone(), entry, self.clock.now());
-        Ok(self.store.orders.settle(&settlement).await?)
+    /// Records that work could not be done until its last delivery, and why; false when it is done by now.
+    pub async fn give_up(&self, message: &Message, failure: &LastFailure) -> Result<bool, HandleError> {
+        Ok(match message {
+            Message::OrderPlaced { order_id } => {
+                let entry = OutboxId::from_bits(ids::random_bytes()?);
+                let settlement = decide::gave_up(order_id.clone(), entry, failure.at);
+                self.store.orders.give_up(&settlement, failure).await?
+            }
+            Message::OrderCancelled { order_id } => self.store.orders.record_failed_restock(order_id, failure).await?,
+            Message::StockAdjusted { adjustment_id } => {
+                self.store.adjustments.record_failure(adjustment_id, failure).await?
+            }
+        })
     }
 
     /// Records that an order's message was delivered more than once.

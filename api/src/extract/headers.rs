@@ -1,5 +1,7 @@
 //! Headers and limits that single routes ask for.
 
+use std::convert::Infallible;
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
@@ -19,6 +21,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY: usize = 255;
 /// Characters of a `User-Agent` that tell a device.
 const MAX_DEVICE: usize = 200;
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The key under which this request may be repeated, if the client gave one.
 #[derive(Debug)]
@@ -35,6 +38,19 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         }
         let detail = "Idempotency-Key must have 1 to 255 printable ASCII characters";
         Err(Problem::invalid(vec![FieldFault::new("", detail)]))
+    }
+}
+
+/// The id of the last event that a client of a stream has seen. What is no id of ours counts as none.
+#[derive(Debug)]
+pub struct LastEventId(pub Option<i64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let value = parts.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+        Ok(Self(value.and_then(|id| id.trim().parse().ok())))
     }
 }
 

@@ -16,6 +16,17 @@ pub struct CurrentUser(pub Principal);
 #[derive(Debug, Clone)]
 pub struct Staff(pub Principal);
 
+/// The access token itself, for calls that go on for longer than it was checked. Never log it.
+pub struct AccessToken(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for AccessToken {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        required_token(&parts.headers).map(|token| Self(token.to_owned()))
+    }
+}
+
 impl FromRequestParts<App> for CurrentUser {
     type Rejection = Problem;
 
@@ -40,9 +51,12 @@ impl FromRequestParts<App> for Staff {
 }
 
 async fn authenticate(parts: &Parts, app: &App) -> Result<Principal, Problem> {
-    let token = bearer_token(&parts.headers)
-        .ok_or_else(|| Problem::unauthenticated("sign in and send the access token as Authorization: Bearer"))?;
-    Ok(app.sessions.authenticate(token).await?)
+    Ok(app.sessions.authenticate(required_token(&parts.headers)?).await?)
+}
+
+fn required_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    bearer_token(headers)
+        .ok_or_else(|| Problem::unauthenticated("sign in and send the access token as Authorization: Bearer"))
 }
 
 /// The token of the `Authorization` header (RFC 6750, 2.1).

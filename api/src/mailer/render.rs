@@ -136,6 +136,7 @@ mod tests {
             stuck: false,
             restock: None,
             deliveries: None,
+            failure: None,
         };
         PendingMail { order, kind, entry: ID.parse().unwrap(), claim: ID.parse().unwrap(), attempts: 1 }
     }

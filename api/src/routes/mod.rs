@@ -6,8 +6,10 @@ use utoipa::ToSchema;
 
 pub mod account;
 pub mod auth;
+pub mod dead_letters;
 pub mod doctor;
 pub mod inventory;
+pub mod order_events;
 pub mod orders;
 pub mod products;
 pub mod sessions;

@@ -21,7 +21,7 @@ use crate::{
     app::App,
     extract::{Body, CurrentUser, Fields, FromFields, Id, IdempotencyKey, Limit, Query, to_cursor},
     problem::Problem,
-    service::orders::{OrderCursor, OrderQuery, OrderView, Placed, Reason},
+    service::orders::{Cancelled, OrderCursor, OrderQuery, OrderView, Placed, Reason},
 };
 
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -140,7 +140,7 @@ pub struct OrderDetail {
     total_amount: Amount,
     currency: String,
     items: Vec<Item>,
-    /// Why the order failed or was cancelled.
+    /// Why the order failed, was cancelled or was taken up again.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// What was missing, when it failed for want of stock.
@@ -240,9 +240,10 @@ pub async fn get(
     order.map(|order| Json(detail(&order))).ok_or_else(Problem::not_found)
 }
 
-/// Cancel an order that is still pending.
+/// Cancel an order: at once while it is pending, within the shop's window when it is processed.
 #[utoipa::path(post, path = "/orders/{orderId}/cancel", operation_id = "cancelOrder", tag = "orders", params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
-    (status = 200, body = OrderDetail),
+    (status = 200, body = OrderDetail, description = "It was pending"),
+    (status = 202, body = OrderDetail, description = "It was processed: its stock goes back soon"),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, body = ProblemBody, description = "not_cancellable", content_type = "application/problem+json"),
@@ -251,9 +252,12 @@ pub async fn cancel(
     State(app): State<App>,
     CurrentUser(user): CurrentUser,
     Id(id): Id<OrderId>,
-) -> Result<Json<OrderDetail>, Problem> {
-    let order = app.orders.cancel(&user, &id).await?;
-    order.map(|order| Json(detail(&order))).ok_or_else(Problem::not_found)
+) -> Result<(StatusCode, Json<OrderDetail>), Problem> {
+    let (status, order) = match app.orders.cancel(&user, &id).await?.ok_or_else(Problem::not_found)? {
+        Cancelled::AtOnce(order) => (StatusCode::OK, order),
+        Cancelled::RestockQueued(order) => (StatusCode::ACCEPTED, order),
+    };
+    Ok((status, Json(detail(&order))))
 }
 
 /// The first answer, whatever has become of the order since.

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod email;
 pub mod erasure;
 pub mod inventory;
+pub mod order_events;
 pub mod orders;
 pub mod sessions;
 pub mod users;

@@ -1,8 +1,11 @@
-//! Orders: acceptance (one read, one insert), and reading them through the caches. Stock moves in the worker.
+//! Orders: acceptance (one read, one insert), cancelling (`cancel`), and reading them through the caches.
+//! Stock moves in the worker.
+
+mod cancel;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -20,10 +23,10 @@ use shop_runtime::{
 use shop_store::{
     Store, StoreError,
     order_cache::OrderCache,
-    orders::{AcceptError, BuyerEmail, Idempotency, Listing, NewOrderDocument, OrderDocument, Settlement, Viewer},
-    outbox::{OutboxEntry, OutboxKind},
+    orders::{AcceptError, BuyerEmail, Idempotency, Listing, NewOrderDocument, OrderDocument, Viewer},
 };
 
+pub use self::cancel::{Cancelled, NotCancellable};
 pub use shop_store::orders::{OrderView, Reason};
 
 use super::sessions::Principal;
@@ -52,7 +55,7 @@ pub enum OrderError {
     #[error("cannot read the order")]
     SharedRead(#[source] Arc<Miss>),
     #[error("the order cannot be cancelled any more")]
-    NotCancellable(Status),
+    NotCancellable { status: Status, why: NotCancellable },
     #[error(transparent)]
     Random(#[from] NoRandomness),
 }
@@ -94,6 +97,7 @@ pub struct Orders {
     relay: RelayHandle,
     clock: Clock,
     currency: Currency,
+    cancel_window: SignedDuration,
     /// Per viewer: one viewer's miss must not become another's.
     views: Cache<(OrderId, Scope), Arc<OrderView>>,
 }
@@ -117,13 +121,15 @@ pub struct OrdersDeps {
     pub relay: RelayHandle,
     pub clock: Clock,
     pub currency: Currency,
+    /// How long after it was processed a customer may cancel an order.
+    pub cancel_window: SignedDuration,
 }
 
 impl Orders {
     pub fn new(deps: OrdersDeps) -> Self {
-        let OrdersDeps { store, redis, relay, clock, currency } = deps;
+        let OrdersDeps { store, redis, relay, clock, currency, cancel_window } = deps;
         let views = Cache::builder().max_capacity(ORDERS_KEPT).time_to_live(PROCESS_TTL).build();
-        Self { store, redis, relay, clock, currency, views }
+        Self { store, redis, relay, clock, currency, cancel_window, views }
     }
 
     /// Accepts an order, once per key.
@@ -159,37 +165,34 @@ impl Orders {
         }
     }
 
-    /// Cancels an order that nobody has worked on yet.
-    pub async fn cancel(&self, viewer: &Principal, id: &OrderId) -> Result<Option<OrderView>, OrderError> {
+    /// The order at `version` or later, whatever the caches still say. For those who have heard of the change.
+    pub async fn find_newer(
+        &self,
+        viewer: &Principal,
+        id: &OrderId,
+        version: i64,
+    ) -> Result<Option<Arc<OrderView>>, OrderError> {
+        let key = (id.clone(), scope_of(viewer));
+        if self.views.get(&key).await.is_some_and(|view| view.version < version) {
+            self.views.invalidate(&key).await;
+        }
+        let found = self.find(viewer, id).await?;
+        if found.as_ref().is_none_or(|view| view.version >= version) {
+            return Ok(found);
+        }
         let Some(order) = self.store.orders.find(id, &viewer_of(viewer)).await? else { return Ok(None) };
-        if order.status != Status::Pending {
-            return Err(OrderError::NotCancellable(order.status));
-        }
-        let settlement = self.cancellation(id)?;
-        if !self.store.orders.settle(&settlement).await? {
-            // Somebody was faster.
-            let settled = self.store.orders.find(id, &viewer_of(viewer)).await?;
-            return settled.map_or(Ok(None), |order| Err(OrderError::NotCancellable(order.status)));
-        }
-        let view = order.settled(&settlement).view();
-        self.views.invalidate(&(id.clone(), scope_of(viewer))).await;
+        let view = Arc::new(order.view());
+        self.views.insert(key, Arc::clone(&view)).await;
         self.redis.put(&view).await;
-        tracing::info!(order = %id, "order cancelled");
         Ok(Some(view))
     }
 
-    fn cancellation(&self, id: &OrderId) -> Result<Settlement, NoRandomness> {
-        let now = self.clock.now();
-        let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now);
-        Ok(Settlement {
-            id: id.clone(),
-            from: Status::Pending,
-            to: Status::Cancelled,
-            reason: Some(Reason::Cancelled),
-            shortages: Vec::new(),
-            outbox: vec![mail],
-            at: now,
-        })
+    /// Tells the caches, and with them the other replicas, what an order has become.
+    pub async fn announce(&self, view: &OrderView) {
+        for scope in [Some(view.user_id.clone()), None] {
+            self.views.invalidate(&(view.id.clone(), scope)).await;
+        }
+        self.redis.put(view).await;
     }
 
     /// A page of the viewer's orders; staff see all.

@@ -15,10 +15,12 @@ use shop_api::{
     app::{self, Running, Surroundings},
     config::{Cli, Command, Config},
 };
-use shop_domain::{id::ProductId, stock::StockKey};
+use shop_domain::{id::ProductId, order::Status, stock::StockKey};
+use shop_harness::QueueRules;
 use shop_runtime::{clock::Clock, ids, queue::Queue, shutdown::Shutdown};
 use shop_store::{
     Store,
+    orders::{OrderDocument, Viewer},
     stock::{Cause, Crossing, Movement},
 };
 
@@ -31,6 +33,7 @@ pub const DOCUMENTED_ORDER: &str = r#"{"location":"bangalore","totalAmount":4324
 
 #[derive(Clone)]
 pub struct Shop {
+    pub ground: shop_harness::Shop,
     pub base: String,
     pub ops: String,
     pub store: Store,
@@ -57,9 +60,13 @@ impl Args {
         self
     }
 
+    /// The flags and their values, one after the other.
+    pub fn flags(&self) -> impl Iterator<Item = String> {
+        self.0.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()])
+    }
+
     pub fn config(&self) -> Config {
-        let flags = self.0.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
-        let args = ["shop-api".to_owned(), "serve".to_owned()].into_iter().chain(flags);
+        let args = ["shop-api".to_owned(), "serve".to_owned()].into_iter().chain(self.flags());
         match Cli::try_parse_from(args).unwrap().command {
             Command::Serve(config) => *config,
             Command::Migrate(_) => unreachable!("the arguments say serve"),
@@ -138,7 +145,7 @@ pub async fn with_shop(test: impl AsyncFnOnce(&Shop)) {
 
 /// Runs a test in such a shop whose service has other flags. The service ends with the test, whatever happens.
 pub async fn with_shop_of(change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
-    with_shop_at(Clock::system(), change, test).await;
+    with_shop_as(QueueRules::default(), Clock::system(), change, test).await;
 }
 
 /// The same with a clock that stands still until the test moves it.
@@ -150,7 +157,16 @@ pub async fn with_still_shop(test: impl AsyncFnOnce(&Shop)) {
 
 /// The same with this clock.
 pub async fn with_shop_at(clock: Clock, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
-    let ran = shop_harness::with_shop(async |ground| {
+    with_shop_as(QueueRules::default(), clock, change, test).await;
+}
+
+/// The same with a queue of these rules.
+pub async fn with_shop_and_queue(rules: QueueRules, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
+    with_shop_as(rules, Clock::system(), change, test).await;
+}
+
+async fn with_shop_as(rules: QueueRules, clock: Clock, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
+    let ran = shop_harness::with_shop_of(rules, async |ground| {
         let shop = Box::pin(Shop::open(&ground, clock, change)).await;
         let outcome = AssertUnwindSafe(test(&shop)).catch_unwind().await;
         shop.shutdown.drain();
@@ -192,7 +208,8 @@ impl Shop {
         let Running { http_addr, ops_addr, .. } = running;
         let (base, ops) = (format!("http://{http_addr}"), format!("http://{ops_addr}"));
         let (store, queue) = (ground.store.clone(), ground.queue.clone());
-        let shop = Self { base, ops, store, queue, client, shutdown, clock, args, _keys: Arc::new(keys) };
+        let (ground, _keys) = (ground.clone(), Arc::new(keys));
+        let shop = Self { ground, base, ops, store, queue, client, shutdown, clock, args, _keys };
         shop.fill().await;
         shop
     }
@@ -221,6 +238,61 @@ impl Shop {
             self.store.products.put(&id.parse().unwrap(), &facts, self.clock.now()).await.unwrap();
         }
         self.stock(&[(MOUSE, "bangalore", 10), (LAMP, "bangalore", 10)]).await;
+    }
+
+    /// Starts a worker of this shop; it ends with the test.
+    pub async fn worker(&self, flags: &[&str]) {
+        let servers = &self.ground.servers;
+        let base = [
+            ("--mongodb-uri", servers.mongodb_uri.expose_secret()),
+            ("--mongodb-database", &self.ground.name),
+            ("--redis-url", servers.redis_url.expose_secret()),
+            ("--sqs-endpoint", &servers.sqs_endpoint),
+            ("--queue-name", &self.ground.name),
+            ("--metrics-addr", "127.0.0.1:0"),
+        ];
+        let base = base.iter().flat_map(|(flag, value)| [*flag, *value]);
+        let config =
+            shop_worker::Config::try_parse_from(["shop-worker"].into_iter().chain(base).chain(flags.iter().copied()));
+        let (config, shutdown) = (config.unwrap(), Shutdown::manual());
+        let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
+        shop_worker::start(&config, self.clock.clone(), &shutdown, deadline).await.unwrap();
+    }
+
+    /// Places an order; its id.
+    pub async fn placed(&self, token: &str, body: &str) -> String {
+        let answer = self.order(token, None, body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["orderId"].as_str().unwrap().to_owned()
+    }
+
+    /// The stored order as soon as it has this status.
+    pub async fn becomes(&self, id: &str, status: Status) -> OrderDocument {
+        let id = id.parse().unwrap();
+        eventually(&format!("order {id} is {}", status.as_str()), || async {
+            let order = self.store.orders.find(&id, &Viewer::Staff).await.unwrap();
+            order.filter(|order| order.status == status)
+        })
+        .await
+    }
+
+    /// Units in stock at "bangalore".
+    pub async fn units(&self, product: &str) -> i64 {
+        self.ground.units(&product.parse().unwrap()).await.unwrap()
+    }
+
+    /// Waits until nothing is in the queue, seen or unseen.
+    pub async fn quiet(&self) {
+        eventually("the queue is empty", || async {
+            let counts = self.queue.counts().await.unwrap();
+            (counts.visible + counts.in_flight + counts.delayed == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// What in the shop's books does not add up.
+    pub async fn faults(&self) -> Vec<String> {
+        self.store.audit.read().await.unwrap().faults()
     }
 
     /// Moves stock as the worker would.

@@ -35,6 +35,8 @@ fn staff_routes() -> Vec<(Method, String, Value, u16)> {
         (Method::GET, "/admin/users".into(), Value::Null, 200),
         (Method::PATCH, format!("/admin/users/{UNKNOWN}"), json!({ "role": "staff" }), 404),
         (Method::GET, "/admin/doctor".into(), Value::Null, 200),
+        (Method::GET, "/admin/dead-letters".into(), Value::Null, 200),
+        (Method::POST, "/admin/dead-letters/redrive".into(), json!({}), 202),
     ]
 }
 
@@ -49,6 +51,7 @@ fn signed_in_routes() -> Vec<(Method, String)> {
         (Method::POST, "/orders".into()),
         (Method::GET, "/orders".into()),
         (Method::GET, format!("/orders/{UNKNOWN}")),
+        (Method::GET, format!("/orders/{UNKNOWN}/events")),
         (Method::POST, format!("/orders/{UNKNOWN}/cancel")),
     ]
 }

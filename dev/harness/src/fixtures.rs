@@ -157,8 +157,25 @@ impl Shop {
 
     /// Makes the order's document unreadable, as a fault in some later version might.
     pub async fn spoil(&self, id: &OrderId) -> anyhow::Result<()> {
-        let change = doc! { "$set": { "lines": "spoiled" } };
-        self.raw("orders").await?.update_one(doc! { "_id": id.as_str() }, change).await?;
+        self.rewrite(("orders", id.as_str()), doc! { "$set": { "kept": "$lines", "lines": "spoiled" } }).await
+    }
+
+    /// Makes a spoiled order readable again.
+    pub async fn mend(&self, id: &OrderId) -> anyhow::Result<()> {
+        self.rewrite(("orders", id.as_str()), doc! { "$set": { "lines": "$kept" } }).await
+    }
+
+    /// The same for an adjustment.
+    pub async fn spoil_adjustment(&self, id: &AdjustmentId) -> anyhow::Result<()> {
+        self.rewrite(("adjustments", id.as_str()), doc! { "$set": { "kept": "$lines", "lines": "spoiled" } }).await
+    }
+
+    pub async fn mend_adjustment(&self, id: &AdjustmentId) -> anyhow::Result<()> {
+        self.rewrite(("adjustments", id.as_str()), doc! { "$set": { "lines": "$kept" } }).await
+    }
+
+    async fn rewrite(&self, (collection, id): (&str, &str), change: Document) -> anyhow::Result<()> {
+        self.raw(collection).await?.update_one(doc! { "_id": id }, vec![change]).await?;
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! A connection to a server that a test can cut, stall and mend.
 
-use std::{net::SocketAddr, pin::pin};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use shop_runtime::shutdown::Shutdown;
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -18,11 +18,13 @@ pub struct Link {
     state: watch::Sender<State>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum State {
     Whole,
     /// Connections stay, but nothing passes.
     Stalled,
+    /// From the moment at which a connection has carried these bytes to the server, it brings no answer back.
+    MuteAfter(Arc<[u8]>),
     Cut,
 }
 
@@ -39,6 +41,11 @@ impl Link {
             }
         });
         Ok(Self { address, state })
+    }
+
+    /// Where to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A link to the MongoDB at `uri`, and the connection string that goes through it.
@@ -69,11 +76,6 @@ impl Link {
         Ok((link, through))
     }
 
-    /// Where the link begins.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Ends all connections and lets no new ones through.
     pub fn cut(&self) {
         self.state.send_replace(State::Cut);
@@ -84,23 +86,63 @@ impl Link {
         self.state.send_replace(State::Stalled);
     }
 
+    /// Lets requests pass, but answers no longer on any connection that has carried `request`: what is asked for
+    /// happens, and who asked does not hear of it.
+    pub fn mute_after(&self, request: &[u8]) {
+        self.state.send_replace(State::MuteAfter(request.into()));
+    }
+
     /// Lets everything pass, also what was held up.
     pub fn mend(&self) {
         self.state.send_replace(State::Whole);
     }
 }
 
-async fn carry(mut near: TcpStream, server: String, mut state: watch::Receiver<State>) {
-    let Ok(mut far) = TcpStream::connect(server).await else { return };
-    let mut copying = pin!(copy_bidirectional(&mut near, &mut far));
-    loop {
-        let now = *state.borrow_and_update();
-        if matches!(now, State::Cut) {
+async fn carry(near: TcpStream, server: String, mut state: watch::Receiver<State>) {
+    let Ok(far) = TcpStream::connect(server).await else { return };
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let muted = watch::Sender::new(false);
+    let there = copy(near_in, far_out, Way { state: state.clone(), muted: muted.clone(), is_answer: false });
+    let back = copy(far_in, near_out, Way { state: state.clone(), muted: muted.clone(), is_answer: true });
+    tokio::select! {
+        () = there => {}
+        () = back => {}
+        _cut = state.wait_for(|state| matches!(state, State::Cut)) => {}
+    }
+}
+
+/// One direction of a connection.
+struct Way {
+    state: watch::Receiver<State>,
+    muted: watch::Sender<bool>,
+    is_answer: bool,
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut way: Way) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if way.may_pass(&buffer[..length]).await.is_none() || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
-        tokio::select! {
-            _ended = &mut copying, if matches!(now, State::Whole) => return,
-            changed = state.changed() => if changed.is_err() { return },
-        }
+    }
+}
+
+impl Way {
+    /// Waits until these bytes may pass; none when they never will.
+    async fn may_pass(&mut self, bytes: &[u8]) -> Option<()> {
+        let muted = self.muted.clone();
+        let is_answer = self.is_answer;
+        let passes = |state: &State| match state {
+            State::Whole | State::Cut => true,
+            State::Stalled => false,
+            State::MuteAfter(request) if is_answer => !(*muted.borrow() && !request.is_empty()),
+            State::MuteAfter(request) => {
+                if bytes.windows(request.len().max(1)).any(|window| window == &**request) {
+                    muted.send_replace(true);
+                }
+                true
+            }
+        };
+        self.state.wait_for(passes).await.is_ok().then_some(())
     }
 }

@@ -1,4 +1,4 @@
-//! Orders: what a customer asks for, what it costs, and the states an order passes through.
+//! Orders: what a customer asks for, what it costs, and the states an order passes through (`state`).
 
 use std::collections::BTreeMap;
 
@@ -11,45 +11,13 @@ use crate::{
     money::{Currency, Money, MoneyError},
 };
 
+mod state;
+pub use state::{FailureClass, MOVES, Move, Reason, Status};
+
 /// Most lines that one order may have.
 pub const MAX_LINES: usize = 100;
 /// Most units of one product in one order.
 pub const MAX_QUANTITY: u32 = 1_000_000;
-
-/// Where an order stands. `Failed` and `Cancelled` are final; `Processed` can still be cancelled within the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Status {
-    Pending,
-    Processed,
-    Failed,
-    Cancelled,
-}
-
-impl Status {
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Processed, Self::Failed, Self::Cancelled];
-
-    /// The state table: the only moves there are.
-    pub fn can_become(self, next: Self) -> bool {
-        matches!(
-            (self, next),
-            (Self::Pending, Self::Processed | Self::Failed | Self::Cancelled) | (Self::Processed, Self::Cancelled)
-        )
-    }
-
-    /// Whether the order has been decided: its status is worth caching for long.
-    pub fn is_settled(self) -> bool {
-        self != Self::Pending
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Processed => "Processed",
-            Self::Failed => "Failed",
-            Self::Cancelled => "Cancelled",
-        }
-    }
-}
 
 /// One fault of a request's field: where (JSON pointer, RFC 6901) and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,17 +191,6 @@ mod tests {
             total: total.map(|text| text.parse().unwrap()),
             items: items.iter().map(|&(id, quantity)| RawItem { product_id: id.into(), quantity }).collect(),
         }
-    }
-
-    #[test]
-    fn the_state_table() {
-        use Status::{Cancelled, Failed, Pending, Processed};
-        let moves: Vec<_> = Status::ALL
-            .into_iter()
-            .flat_map(|from| Status::ALL.map(|to| (from, to)))
-            .filter(|(from, to)| from.can_become(*to))
-            .collect();
-        assert_eq!(moves, [(Pending, Processed), (Pending, Failed), (Pending, Cancelled), (Processed, Cancelled)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, ToSpan};
+use jiff::Timestamp;
 use mongodb::{
     Collection, Database, IndexModel,
     bson::{doc, serialize_to_bson},
@@ -19,7 +19,7 @@ use crate::{
     StoreError,
     bulk::{self, Missing},
     dates,
-    orders::{ACCEPTOR_LEASE_SECONDS, Sweeps},
+    orders::{LastFailure, Sweeps},
     outbox::{self, OutboxEntry, OutboxKind, PendingSend},
     transaction::Transaction,
     unfinished,
@@ -66,6 +66,9 @@ pub struct AdjustmentDocument {
     pub sweeps: Option<Sweeps>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
+    /// Set when the worker gave up, until the work is taken up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<LastFailure>,
 }
 
 impl AdjustmentDocument {
@@ -147,6 +150,14 @@ impl Adjustments {
         }
     }
 
+    /// Records why a pending adjustment could not be handled; false when it is settled.
+    pub async fn record_failure(&self, id: &AdjustmentId, failure: &LastFailure) -> Result<bool, StoreError> {
+        let failure = serialize_to_bson(failure).map_err(|error| StoreError::Unreadable(error.into()))?;
+        let filter = doc! { "_id": id.as_str(), "status": "Pending" };
+        let update = bulk::update(filter, doc! { "$set": { "failure": failure } });
+        Ok(bulk::run(&self.database, COLLECTION, vec![update]).await? == 1)
+    }
+
     pub(crate) fn indexes() -> Vec<IndexModel> {
         let by_status = IndexModel::builder().keys(doc! { "status": 1, "createdAt": 1 }).build();
         vec![by_status, outbox::index(), unfinished::index()]
@@ -154,14 +165,7 @@ impl Adjustments {
 }
 
 fn pending(new: &NewAdjustment) -> AdjustmentDocument {
-    let due_at = new.now.saturating_add(ACCEPTOR_LEASE_SECONDS.seconds()).unwrap_or(new.now);
-    let entry = OutboxEntry {
-        id: new.entry.clone(),
-        kind: OutboxKind::StockAdjusted,
-        due_at: dates::whole_millis(due_at),
-        attempts: 1,
-        claim: Some(new.claim.clone()),
-    };
+    let entry = OutboxEntry::leased(new.entry.clone(), OutboxKind::StockAdjusted, new.claim.clone(), new.now);
     let line =
         |(product_id, delta): (&ProductId, &i64)| AdjustmentLine { product_id: product_id.clone(), delta: *delta };
     AdjustmentDocument {
@@ -177,5 +181,6 @@ fn pending(new: &NewAdjustment) -> AdjustmentDocument {
         settled_at: None,
         sweeps: None,
         stuck: false,
+        failure: None,
     }
 }

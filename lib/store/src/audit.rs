@@ -33,6 +33,8 @@ pub struct Books {
     pub sold_by_orders: Stock,
     /// The same by the ledger.
     pub sold_by_ledger: Stock,
+    /// How often orders came to a state that the buyer is told of by mail.
+    pub mails_owed: u64,
     pub mails_sent: u64,
     pub mails_waiting: u64,
     /// Orders whose message was delivered more than once.
@@ -40,11 +42,6 @@ pub struct Books {
 }
 
 impl Books {
-    /// Mails that the orders' final states call for: one per state.
-    pub fn mails_owed(&self) -> u64 {
-        ["Processed", "Failed", "Cancelled"].iter().filter_map(|status| self.orders.get(status)).sum()
-    }
-
     /// Everything that does not add up, as sentences; empty when the books are right.
     /// Exact only while nothing is in flight.
     pub fn faults(&self) -> Vec<String> {
@@ -58,7 +55,7 @@ impl Books {
         faults.extend(
             self.stock.iter().filter(|(_, level)| **level < 0).map(|(row, n)| format!("{row} has {n} in stock")),
         );
-        let (owed, sent, waiting) = (self.mails_owed(), self.mails_sent, self.mails_waiting);
+        let (owed, sent, waiting) = (self.mails_owed, self.mails_sent, self.mails_waiting);
         if owed != sent + waiting {
             faults.push(format!("{owed} mails are owed, but {sent} were sent and {waiting} wait"));
         }
@@ -116,7 +113,7 @@ impl Audit {
             books.orders.insert(status.as_str(), count);
         }
         books.redelivered = self.orders.count_documents(doc! { "deliveries": { "$gt": 1 } }).await?;
-        (books.mails_sent, books.mails_waiting) = self.mails().await?;
+        (books.mails_owed, books.mails_sent, books.mails_waiting) = self.mails().await?;
         Ok(books)
     }
 
@@ -160,10 +157,11 @@ impl Audit {
         Ok(sums.map_ok(StockRow::into_level).try_collect().await?)
     }
 
-    /// Mails sent and mails waiting.
-    async fn mails(&self) -> Result<(u64, u64), StoreError> {
+    /// Mails owed, sent and waiting. An order may owe several: processed, then cancelled.
+    async fn mails(&self) -> Result<(u64, u64, u64), StoreError> {
         #[derive(Deserialize)]
         struct Sums {
+            owed: i64,
             sent: i64,
             waiting: i64,
         }
@@ -171,15 +169,19 @@ impl Audit {
             "input": { "$ifNull": ["$outbox", []] }, "as": "entry",
             "cond": { "$in": ["$$entry.kind", ["ConfirmationMail", "FailureMail", "CancellationMail"]] },
         } };
+        let is_told = doc! { "$filter": {
+            "input": "$history", "as": "step", "cond": { "$ne": ["$$step.status", "Pending"] },
+        } };
         let group = doc! { "$group": {
             "_id": null,
+            "owed": { "$sum": { "$size": is_told } },
             "sent": { "$sum": { "$size": { "$ifNull": ["$mails", []] } } },
             "waiting": { "$sum": { "$size": is_mail } },
         } };
         let mut sums = self.orders.aggregate([group]).with_type::<Sums>().await?;
         let sums = sums.try_next().await?;
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        Ok(sums.map_or((0, 0), |sums| (count(sums.sent), count(sums.waiting))))
+        Ok(sums.map_or((0, 0, 0), |sums| (count(sums.owed), count(sums.sent), count(sums.waiting))))
     }
 }
 
@@ -202,6 +204,7 @@ mod tests {
             ledger: row(5),
             sold_by_orders: row(3),
             sold_by_ledger: row(3),
+            mails_owed: 3,
             mails_sent: 2,
             mails_waiting: 1,
             redelivered: 0,

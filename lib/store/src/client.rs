@@ -12,9 +12,9 @@ use mongodb::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    StoreError, adjustments::Adjustments, audit::Audit, erasures::Erasures, gate::Gate, leases::Leases, migrate,
-    movements::Ledger, offers::Offers, orders::Orders, outbox::Outbox, products::Products, sessions::Sessions,
-    stock::StockRows, transaction::Transaction, unfinished::Unfinished, users::Users,
+    StoreError, adjustments::Adjustments, audit::Audit, dead_letters::DeadLetters, erasures::Erasures, gate::Gate,
+    leases::Leases, migrate, movements::Ledger, offers::Offers, orders::Orders, outbox::Outbox, products::Products,
+    sessions::Sessions, stock::StockRows, transaction::Transaction, unfinished::Unfinished, users::Users,
 };
 
 /// How long a request waits for a usable server before it fails.
@@ -33,6 +33,7 @@ pub struct Store {
     pub adjustments: Adjustments,
     pub leases: Leases,
     pub audit: Audit,
+    pub dead_letters: DeadLetters,
     pub products: Products,
     pub ledger: Ledger,
     pub users: Users,
@@ -89,6 +90,7 @@ impl Store {
             adjustments: Adjustments::new(database),
             leases: Leases::new(database),
             audit: Audit::new(database),
+            dead_letters: DeadLetters::new(database),
             products: Products::new(database),
             ledger: Ledger::new(database),
             users: Users::new(database),

@@ -1,18 +1,20 @@
-//! The status cache in Redis: order views for readers who poll. Optional at run time: any failure is a miss.
+//! The status cache in Redis: order views for readers who poll, and the news of newer ones for those who listen
+//! (`order_events`). Optional at run time: any failure is a miss.
 
 use std::{sync::LazyLock, time::Duration};
 
 use redis::Script;
 use shop_domain::id::OrderId;
 
-use crate::{orders::OrderView, redis_link::RedisLink};
+use crate::{order_events::channel, orders::OrderView, redis_link::RedisLink};
 
 /// How long an order that waits is worth keeping, and one that is decided.
 const PENDING_TTL: Duration = Duration::from_secs(2);
 const SETTLED_TTL: Duration = Duration::from_mins(5);
 
-/// Sets the value unless a newer version is there: KEYS[1]; ARGV version, value, milliseconds to live.
-/// The value is stored as `version:value`.
+/// Sets the value unless a newer version is there: KEYS[1]; ARGV version, value, milliseconds to live, channel, id.
+/// The value is stored as `version:value`. A version that follows another is news; that some server allows no
+/// publishing must not fail the cache.
 static SET_IF_NEWER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -22,6 +24,7 @@ if old then
   if version and version >= tonumber(ARGV[1]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
+if tonumber(ARGV[1]) > 1 then redis.pcall('PUBLISH', ARGV[4], ARGV[5] .. ':' .. ARGV[1]) end
 return 1
 ",
     )
@@ -58,6 +61,7 @@ impl OrderCache {
         let mut connection = link.connection();
         let mut invocation = SET_IF_NEWER.key(key(link, &order.id));
         invocation.arg(order.version).arg(json).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        invocation.arg(channel(link.shop())).arg(order.id.as_str());
         let _stored: Option<i64> = link.attempt(invocation.invoke_async(&mut connection)).await;
     }
 }

@@ -1,12 +1,13 @@
 //! The `orders` collection: accepting, finding and settling orders.
 
 use futures::TryStreamExt;
-use jiff::{Timestamp, ToSpan};
+use jiff::Timestamp;
 use mongodb::{
     Collection, Database, IndexModel,
     bson::{Bson, Document, doc, serialize_to_bson},
     options::IndexOptions,
 };
+use serde::Deserialize;
 use shop_domain::{
     id::{OrderId, UserId},
     order::Status,
@@ -20,9 +21,10 @@ use crate::{
 
 mod document;
 pub use document::{
-    BuyerEmail, HistoryEntry, Idempotency, NewOrderDocument, OrderDocument, OrderView, Reason, Restock, SentMail,
-    Settlement, Sweeps,
+    BuyerEmail, HistoryEntry, Idempotency, LastFailure, NewOrderDocument, OrderDocument, OrderView, Restock, SentMail,
+    Settlement, Sweeps, ViewedStep,
 };
+pub use shop_domain::order::Reason;
 
 pub(crate) const COLLECTION: &str = "orders";
 
@@ -163,7 +165,39 @@ impl Orders {
         Ok(())
     }
 
+    /// Settles an order that the worker gives up, and records why; false when it was settled otherwise before.
+    pub async fn give_up(&self, settlement: &Settlement, failure: &LastFailure) -> Result<bool, StoreError> {
+        let mut update = settling(settlement)?;
+        record(&mut update.change, to_bson(failure)?);
+        Ok(bulk::run(&self.database, COLLECTION, vec![update]).await? == 1)
+    }
+
+    /// Records why the stock of a cancelled order could not be put back; false when it is back.
+    pub async fn record_failed_restock(&self, id: &OrderId, failure: &LastFailure) -> Result<bool, StoreError> {
+        let filter = doc! { "_id": id.as_str(), "restock": "Owed" };
+        let update = bulk::update(filter, doc! { "$set": { "failure": to_bson(failure)? } });
+        Ok(bulk::run(&self.database, COLLECTION, vec![update]).await? == 1)
+    }
+
+    /// The versions of the orders among these that there are, in no order. At most 1,000 at once.
+    pub async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, StoreError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(rename = "_id")]
+            id: OrderId,
+            version: i64,
+        }
+        let ids: Vec<&str> = ids.iter().map(OrderId::as_str).collect();
+        let orders = self.collection.clone_with_type::<Versioned>();
+        let found = orders.find(doc! { "_id": { "$in": ids } }).projection(doc! { "version": 1 }).await?;
+        Ok(found.map_ok(|order| (order.id, order.version)).try_collect().await?)
+    }
+
     pub(crate) fn indexes() -> Vec<IndexModel> {
+        let only = |field: &str, value: Bson| {
+            let partial = IndexOptions::builder().partial_filter_expression(doc! { field: value }).build();
+            IndexModel::builder().keys(doc! { field: 1, "_id": 1 }).options(partial).build()
+        };
         let once_per_key = IndexOptions::builder()
             .unique(true)
             .partial_filter_expression(doc! { "idempotency.key": { "$exists": true } })
@@ -175,6 +209,8 @@ impl Orders {
             IndexModel::builder().keys(doc! { "createdAt": -1, "_id": -1 }).build(),
             crate::outbox::index(),
             crate::unfinished::index(),
+            only("reason", Reason::ProcessingFailed.as_str().into()),
+            only("stuck", true.into()),
             IndexModel::builder()
                 .keys(doc! { "restock": 1 })
                 .options(IndexOptions::builder().sparse(true).build())
@@ -189,14 +225,22 @@ fn restrict(filter: &mut Document, viewer: &Viewer) {
     }
 }
 
-fn settling(settlement: &Settlement) -> Result<bulk::Update, StoreError> {
-    debug_assert!(settlement.from.can_become(settlement.to), "{settlement:?}");
+pub(crate) fn settling(settlement: &Settlement) -> Result<bulk::Update, StoreError> {
+    let Some(row) = settlement.from.move_to(settlement.to) else {
+        return Err(StoreError::Stale { what: "orders" });
+    };
     let at = dates::bson(settlement.at);
     let mut set = doc! { "status": settlement.to.as_str(), "updatedAt": at };
     let mut history = doc! { "status": settlement.to.as_str(), "at": at };
+    let mut unset = doc! { "stuck": "", "sweeps": "", "failure": "" };
     if let Some(reason) = settlement.reason {
         set.insert("reason", reason.as_str());
         history.insert("reason", reason.as_str());
+    } else {
+        unset.insert("reason", "");
+    }
+    if settlement.owes_restock() {
+        set.insert("restock", "Owed");
     }
     if !settlement.shortages.is_empty() {
         set.insert("shortages", to_bson(&settlement.shortages)?);
@@ -204,11 +248,25 @@ fn settling(settlement: &Settlement) -> Result<bulk::Update, StoreError> {
     let entries = settlement.outbox.iter().map(to_bson).collect::<Result<Vec<_>, _>>()?;
     let change = doc! {
         "$set": set,
+        "$unset": unset,
         "$inc": { "version": 1_i64 },
         "$push": { "history": history, "outbox": { "$each": entries } },
     };
-    let filter = doc! { "_id": settlement.id.as_str(), "status": settlement.from.as_str() };
+    let mut filter = doc! { "_id": settlement.id.as_str(), "status": settlement.from.as_str() };
+    if let Some(reason) = row.only_if {
+        filter.insert("reason", reason.as_str());
+    }
     Ok(bulk::update(filter, change))
+}
+
+/// Sets the failure in an update that would else erase it.
+fn record(change: &mut Document, failure: Bson) {
+    if let Ok(unset) = change.get_document_mut("$unset") {
+        unset.remove("failure");
+    }
+    if let Ok(set) = change.get_document_mut("$set") {
+        set.insert("failure", failure);
+    }
 }
 
 fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
@@ -217,12 +275,5 @@ fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
 
 /// The first entry of an accepted order.
 pub(crate) fn placed_entry(new: &NewOrderDocument) -> OutboxEntry {
-    let due_at = new.now.saturating_add(ACCEPTOR_LEASE_SECONDS.seconds()).unwrap_or(new.now);
-    OutboxEntry {
-        id: new.entry.clone(),
-        kind: OutboxKind::OrderPlaced,
-        due_at: dates::whole_millis(due_at),
-        attempts: 1,
-        claim: Some(new.claim.clone()),
-    }
+    OutboxEntry::leased(new.entry.clone(), OutboxKind::OrderPlaced, new.claim.clone(), new.now)
 }

@@ -1,7 +1,7 @@
 //! The outboxes inside `orders` and `adjustments`: what still has to be sent, claimed and removed entry by entry.
 //! An entry is removed only by its own id and claim, so a late clear can never erase a newer one.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan};
 use mongodb::{
     Collection, Cursor, Database, IndexModel,
     bson::{Bson, Document, doc},
@@ -15,7 +15,7 @@ use shop_domain::{
 
 use crate::{
     StoreError, adjustments, bulk, dates,
-    orders::{self, OrderDocument},
+    orders::{self, ACCEPTOR_LEASE_SECONDS, OrderDocument},
 };
 
 /// What an entry asks for: a queue message or a mail.
@@ -57,6 +57,16 @@ impl OutboxKind {
     }
 }
 
+impl From<&Message> for OutboxKind {
+    fn from(message: &Message) -> Self {
+        match message {
+            Message::OrderPlaced { .. } => Self::OrderPlaced,
+            Message::OrderCancelled { .. } => Self::OrderCancelled,
+            Message::StockAdjusted { .. } => Self::StockAdjusted,
+        }
+    }
+}
+
 /// One thing to send. Whoever holds `claim` owns it until `due_at`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +82,12 @@ pub struct OutboxEntry {
 }
 
 impl OutboxEntry {
+    /// An entry that its maker sends under a claim of its own, and whoever polls when that did not happen in time.
+    pub fn leased(id: OutboxId, kind: OutboxKind, claim: ClaimId, now: Timestamp) -> Self {
+        let due_at = now.saturating_add(ACCEPTOR_LEASE_SECONDS.seconds()).unwrap_or(now);
+        Self { id, kind, due_at: dates::whole_millis(due_at), attempts: 1, claim: Some(claim) }
+    }
+
     /// An entry that anyone may take at once.
     pub fn due(id: OutboxId, kind: OutboxKind, now: Timestamp) -> Self {
         Self { id, kind, due_at: dates::whole_millis(now), attempts: 0, claim: None }

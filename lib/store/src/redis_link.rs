@@ -22,12 +22,13 @@ const REST: Duration = Duration::from_secs(1);
 /// The URL is no Redis URL.
 #[derive(Debug, thiserror::Error)]
 #[error("SHOP_REDIS_URL is no usable Redis URL such as redis://:password@host:6379/0")]
-pub struct InvalidRedisUrl(#[source] RedisError);
+pub struct InvalidRedisUrl(#[source] pub(crate) RedisError);
 
 /// A link to the Redis of one shop. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct RedisLink {
     connection: ConnectionManager,
+    client: Client,
     shop: Arc<str>,
     started: Instant,
     /// Milliseconds after `started` until which Redis is left alone.
@@ -62,14 +63,23 @@ impl RedisLink {
             Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) }),
         };
         let client = client.map_err(InvalidRedisUrl)?;
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(InvalidRedisUrl)?;
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(InvalidRedisUrl)?;
         let (resting_until, away) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        Ok(Self { connection, shop: shop.into(), started: Instant::now(), resting_until, away })
+        Ok(Self { connection, client, shop: shop.into(), started: Instant::now(), resting_until, away })
     }
 
     /// Whether Redis answers now, also while it is left alone.
     pub async fn ping(&self) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(&mut self.connection()).await
+    }
+
+    /// For connections of another kind.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn shop(&self) -> &str {
+        &self.shop
     }
 
     /// The key `name` of this shop.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use shop_domain::message::Message;
 use shop_runtime::telemetry::chain;
-use shop_store::orders::OrderView;
+use shop_store::orders::{LastFailure, OrderView};
 
 use super::{
     Workshop,
@@ -74,7 +74,7 @@ impl Workshop {
             Some(error) => {
                 tracing::error!(id, receive_count = job.receive_count, error = chain(error), "a job failed");
                 if job.receive_count >= self.limits.max_receive_count {
-                    self.record_last_failure(&job.message).await;
+                    self.record_last_failure(job, error).await;
                 }
             }
             None => {
@@ -87,13 +87,14 @@ impl Workshop {
         receipts
     }
 
-    /// The queue moves the message to its dead letters next: the buyer must hear of it.
-    async fn record_last_failure(&self, message: &Message) {
-        let Message::OrderPlaced { order_id } = message else { return };
-        match in_time(self.handler.give_up(order_id)).await {
-            Ok(true) => tracing::error!(%order_id, "the order failed with its last delivery"),
+    /// The queue moves the message to its dead letters next: the buyer must hear of it, and staff must see why.
+    async fn record_last_failure(&self, job: &Job, error: &HandleError) {
+        let (id, class) = (job.message.group(), error.class());
+        let failure = LastFailure { class, deliveries: job.receive_count, at: self.handler.now() };
+        match in_time(self.handler.give_up(&job.message, &failure)).await {
+            Ok(true) => tracing::error!(id, class = class.as_str(), "the worker gives up with the last delivery"),
             Ok(false) => {}
-            Err(error) => tracing::error!(%order_id, error = chain(&error), "the order's failure is not recorded"),
+            Err(error) => tracing::error!(id, error = chain(&error), "the last failure is not recorded"),
         }
     }
 

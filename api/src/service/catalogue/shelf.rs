@@ -142,9 +142,8 @@ mod tests {
         for key in 0..40_u32 {
             shelf.get((0, &key), async { served(&"x".repeat(500_000), 1) }).await.unwrap();
         }
-        for cache in [shelf.fresh.run_pending_tasks(), shelf.last.run_pending_tasks()] {
-            cache.await;
-        }
+        shelf.fresh.run_pending_tasks().await;
+        shelf.last.run_pending_tasks().await;
         assert!(shelf.fresh.weighted_size() <= CAPACITY && shelf.last.weighted_size() <= CAPACITY);
     }
 

@@ -100,7 +100,7 @@ fn audit(before: &Moment, after: &Moment, placed: &Placed) -> Result<()> {
         sum(&books.sold_by_orders),
         sum(&books.sold_by_ledger)
     );
-    println!("  mails       {} owed = {} sent + {} waiting", books.mails_owed(), books.mails_sent, books.mails_waiting);
+    println!("  mails       {} owed = {} sent + {} waiting", books.mails_owed, books.mails_sent, books.mails_waiting);
     println!("  redelivered {redelivered} messages");
     let mut faults = books.faults();
     if decided(after) - decided(before) != placed.accepted.len() as u64 {

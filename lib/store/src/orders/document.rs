@@ -8,7 +8,7 @@ use shop_domain::{
     catalogue::Location,
     id::{ClaimId, OrderId, OutboxId, UserId},
     money::{Currency, Money},
-    order::{OrderLine, Status},
+    order::{FailureClass, OrderLine, Reason, Status},
     stock::{Demand, Shortage},
 };
 
@@ -48,26 +48,14 @@ impl fmt::Debug for BuyerEmail {
     }
 }
 
-/// Why an order failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// Some lines could not be served; see the order's shortages.
-    OutOfStock,
-    /// The worker gave up after the queue's last delivery.
-    ProcessingFailed,
-    /// The buyer or staff cancelled.
-    Cancelled,
-}
-
-impl Reason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OutOfStock => "out_of_stock",
-            Self::ProcessingFailed => "processing_failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
+/// What made the worker give up a piece of work, as of its last delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    pub class: FailureClass,
+    /// How often the message had been delivered.
+    pub deliveries: u32,
+    #[serde(with = "dates")]
+    pub at: Timestamp,
 }
 
 /// One step of an order's life.
@@ -154,6 +142,9 @@ pub struct OrderDocument {
     /// How often the order's message was delivered, where that was more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliveries: Option<u32>,
+    /// Set when the worker gave up, until the work is taken up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<LastFailure>,
 }
 
 /// What an accepted order is made of. `entry` and `claim` are random; `claim` lets the acceptor send the message itself.
@@ -182,6 +173,13 @@ pub struct Settlement {
     pub shortages: Vec<Shortage>,
     pub outbox: Vec<OutboxEntry>,
     pub at: Timestamp,
+}
+
+impl Settlement {
+    /// Whether the order took stock that has to go back.
+    pub fn owes_restock(&self) -> bool {
+        self.from == Status::Processed && self.to == Status::Cancelled
+    }
 }
 
 /// What an owner or staff may see of an order, and what the status cache holds. No address, no outbox.
@@ -246,10 +244,14 @@ impl OrderDocument {
     pub fn settled(mut self, settlement: &Settlement) -> Self {
         let at = dates::whole_millis(settlement.at);
         self.status = settlement.to;
-        self.reason = settlement.reason.or(self.reason);
+        self.reason = settlement.reason;
         self.shortages.clone_from(&settlement.shortages);
         self.history.push(HistoryEntry { status: settlement.to, at, reason: settlement.reason });
         self.outbox.extend_from_slice(&settlement.outbox);
+        (self.stuck, self.sweeps, self.failure) = (false, None, None);
+        if settlement.owes_restock() {
+            self.restock = Some(Restock::Owed);
+        }
         self.version += 1;
         self.updated_at = at;
         self
@@ -280,5 +282,6 @@ pub(super) fn pending(new: &NewOrderDocument) -> OrderDocument {
         stuck: false,
         restock: None,
         deliveries: None,
+        failure: None,
     }
 }
