@@ -138,6 +138,8 @@ impl Sessions {
         let now = self.clock.now();
         let session = self.live(&presented.session, now).await?.ok_or(SessionError::Invalid)?;
         let user = self.store.users.find(&session.user_id).await?.ok_or(SessionError::Invalid)?;
+        // Read again after the user: a change of the password keeps one session, and moves both on at once.
+        let session = self.live(&session.id, now).await?.ok_or(SessionError::Invalid)?;
         if session.password_version < user.password_version {
             return Err(SessionError::Invalid);
         }
