@@ -151,7 +151,7 @@ impl Catalogue {
         if self.unknown.contains_key(&(generation, id.clone())) {
             return Ok(None);
         }
-        let load = async {
+        let load = || async {
             let page = self.read(&format!("product:{id}"), self.find(id)).await?;
             let offer = page.offers.first().ok_or(Miss::Absent)?;
             Ok(Served::new(write(offer)?, Some(offer.product.version), page.read_at))
@@ -173,7 +173,7 @@ impl Catalogue {
         write: impl FnOnce(&Page) -> serde_json::Result<Vec<u8>>,
     ) -> Result<Arc<Served>, CatalogueError> {
         let search = browse.search();
-        let load = async {
+        let load = || async {
             let page = match &search.stock {
                 // Not kept in Redis: a sale would not drop it.
                 Some(_) => self.ask(self.search(&search)).await?,

@@ -119,8 +119,8 @@ async fn an_archived_product_is_gone_but_its_orders_and_its_stock_are_not() {
         assert_eq!(shop.get(&path, "").await.problem(), (404, "not_found".into()));
         let listed = shop.get("/products", "").await.json();
         assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["id"]), (1, &json!(LAMP)));
-        let patch = bearer(shop.request(Method::PATCH, &path), &staff).header("if-match", "*");
-        assert_eq!(send(patch.json(&json!({ "price": 1 }))).await.problem(), (404, "not_found".into()));
+        let change = bearer(shop.request(Method::PATCH, &path), &staff).header("if-match", "*");
+        assert_eq!(send(change.json(&json!({ "price": 1 }))).await.problem(), (404, "not_found".into()));
 
         let refused = shop.order(&customer, None, DOCUMENTED_ORDER).await;
         assert_eq!(refused.problem(), (422, "unknown_product".into()));

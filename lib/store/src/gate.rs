@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::{Store, StoreError};
 
 /// Between two questions, and how long an answer may take: an outage is noticed within a second.
-const PAUSE: Duration = Duration::from_millis(400);
-const PATIENCE: Duration = Duration::from_millis(600);
+const PAUSE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(800);
 
 /// Open while MongoDB answers, shut while it does not; neither until [`Store::watch`] knows. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,13 +40,16 @@ impl Gate {
 
     /// Says that MongoDB could not be reached, or seems to hang. Opened again by the next answer.
     pub fn close(&self) {
-        self.0.send_if_modified(|state| {
+        let shut = self.0.send_if_modified(|state| {
             let news = !state.is_shut();
             if news {
                 *state = State::Shut(None);
             }
             news
         });
+        if shut {
+            tracing::warn!("a request failed: MongoDB counts as away until it answers");
+        }
     }
 
     /// Waits until MongoDB answers.
@@ -82,10 +85,12 @@ impl Gate {
 
     /// Asks for ever.
     pub(crate) async fn watch(&self, store: &Store) -> Infallible {
+        // The first answer may take longer: connections have to be made, and nothing is refused meanwhile.
+        self.note(store.ping().await);
         loop {
+            tokio::time::sleep(PAUSE).await;
             let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
             self.note(answer.unwrap_or_else(|_| Err(no_answer())));
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -105,7 +110,7 @@ impl Gate {
             (State::Unknown | State::Shut(_), State::Open) => tracing::info!("MongoDB answers"),
             (State::Unknown | State::Open, State::Shut(Some(error))) => {
                 let error = error as &dyn std::error::Error;
-                tracing::warn!(error, "MongoDB does not answer, asking again every second");
+                tracing::warn!(error, "MongoDB does not answer, asking again");
             }
             _ => {}
         }
