@@ -14,6 +14,8 @@ USER 65532:65532
 
 # An ENTRYPOINT takes no variables, hence a stage for each name.
 FROM base AS shop-api
+# Huge pages make a thousand open connections take 30 MB instead of 20: the pod's memory limit counts them whole.
+ENV MIMALLOC_ALLOW_THP=0
 EXPOSE 3000 9090
 ENTRYPOINT ["/shop-api"]
 

@@ -87,9 +87,10 @@ impl Server {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+        // Boxed: connections are held open for long, and a task has room for what it moves twice.
+        let mut connection = Box::pin(connection);
         let leaving = self.leaving.clone();
         self.shutdown.spawn(async move {
-            tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = leaving.cancelled() => {

@@ -23,6 +23,7 @@ impl Process {
         change(&mut args);
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop-api"));
         command.arg("serve").args(args.flags()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.env("MIMALLOC_ALLOW_THP", "0"); // as in the image
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let base = loop {

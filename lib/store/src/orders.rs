@@ -208,7 +208,6 @@ impl Orders {
             IndexModel::builder().keys(doc! { "status": 1, "createdAt": -1, "_id": -1 }).build(),
             IndexModel::builder().keys(doc! { "createdAt": -1, "_id": -1 }).build(),
             crate::outbox::index(),
-            crate::unfinished::index(),
             only("reason", Reason::ProcessingFailed.as_str().into()),
             only("stuck", true.into()),
             IndexModel::builder()

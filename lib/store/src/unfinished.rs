@@ -40,13 +40,21 @@ impl Unfinished {
         Self { database: database.clone() }
     }
 
-    /// Work accepted before `before`, not waiting in an outbox, not given up, and whose next sweep is due at `now`.
+    /// Work accepted, or taken up again, before `before`, not waiting in an outbox, not given up, and whose next sweep is due at `now`.
     pub async fn find(&self, before: Timestamp, now: Timestamp) -> Result<Vec<Forgotten>, StoreError> {
         let mut found = Vec::new();
         for (collection, wanted, message) in [
-            (orders::COLLECTION, pending(before), placed as fn(&str) -> Option<Message>),
+            (
+                orders::COLLECTION,
+                doc! { "status": "Pending", "updatedAt": { "$lte": dates::bson(before) } },
+                placed as fn(&str) -> Option<Message>,
+            ),
             (orders::COLLECTION, doc! { "restock": "Owed", "updatedAt": { "$lte": dates::bson(before) } }, cancelled),
-            (adjustments::COLLECTION, pending(before), adjusted),
+            (
+                adjustments::COLLECTION,
+                doc! { "status": "Pending", "createdAt": { "$lte": dates::bson(before) } },
+                adjusted,
+            ),
         ] {
             let filter = doc! { "$and": [wanted, idle(now)] };
             let swept: Vec<Swept> = self
@@ -113,10 +121,6 @@ const PAGE: i64 = 200;
 pub(crate) fn index() -> IndexModel {
     let sparse = IndexOptions::builder().sparse(true).build();
     IndexModel::builder().keys(doc! { "stuck": 1 }).options(sparse).build()
-}
-
-fn pending(before: Timestamp) -> Document {
-    doc! { "status": "Pending", "createdAt": { "$lte": dates::bson(before) } }
 }
 
 fn idle(now: Timestamp) -> Document {

@@ -47,6 +47,7 @@ fn order(n: u8, lines: &[(u8, u32)]) -> OrderDocument {
         stuck: false,
         restock: None,
         deliveries: None,
+        failure: None,
     }
 }
 
@@ -113,6 +114,7 @@ fn adjustment_of(lines: &[(u8, i64)]) -> AdjustmentDocument {
         settled_at: None,
         sweeps: None,
         stuck: false,
+        failure: None,
     }
 }
 

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use shop_domain::{id::OrderId, message::Message, order::Status};
+use shop_domain::{
+    id::OrderId,
+    message::Message,
+    order::{FailureClass, Status},
+};
 use shop_harness::{Link, QueueRules, bits, eventually, with_shop, with_shop_of};
 use shop_store::{Store, orders::Reason};
 
@@ -164,6 +168,8 @@ async fn an_order_that_takes_too_long_fails_with_its_last_delivery() -> anyhow::
         link.mend();
         let order = shop.settled(&id).await?;
         assert_eq!((order.status, order.reason), (Status::Failed, Some(Reason::ProcessingFailed)));
+        let why = order.failure.map(|failure| (failure.class, failure.deliveries));
+        assert_eq!(why, Some((FailureClass::Timeout, 1)), "staff see why");
         // At once: the visibility is longer than the test's patience.
         eventually("its message is a dead letter", async || {
             Ok((shop.dead_letters.counts().await?.visible == 1).then_some(()))

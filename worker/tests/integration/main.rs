@@ -2,6 +2,7 @@
 
 mod adjustments;
 mod failures;
+mod late;
 mod leaving;
 mod orders;
 mod support;

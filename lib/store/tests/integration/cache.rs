@@ -3,9 +3,15 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use shop_domain::order::Status;
-use shop_harness::{Shop, eventually, with_shop};
-use shop_store::{order_cache::OrderCache, orders::OrderView, redis_link::RedisLink};
+use shop_harness::{Link, Shop, eventually, with_shop};
+use shop_store::{
+    order_cache::OrderCache,
+    order_events::{OrderChanged, OrderEvents},
+    orders::OrderView,
+    redis_link::RedisLink,
+};
 
 async fn view(shop: &Shop, version: i64, status: Status) -> anyhow::Result<OrderView> {
     let product = shop.stocked(1).await?;
@@ -73,6 +79,52 @@ async fn redis_away_is_a_quick_miss() -> anyhow::Result<()> {
             assert!(started.elapsed() < Duration::from_secs(2), "{url}: {:?}", started.elapsed());
         }
         assert_eq!(OrderCache::disabled().get(&"67c8830b7ef1b848ac52ebec".parse()?).await, None);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_listens_hears_of_each_newer_version_once() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let url = &shop.servers.redis_url;
+        let link = RedisLink::connect(url, &shop.name)?;
+        let cache = OrderCache::new(link.clone());
+        let mut news = OrderEvents::new(&link).subscribe().await?;
+        let mut strangers = OrderEvents::new(&RedisLink::connect(url, "other")?).subscribe().await?;
+        let first = view(&shop, 1, Status::Pending).await?;
+        let [second, third] = [2, 3].map(|version| OrderView { version, status: Status::Processed, ..first.clone() });
+        // The first version is no news, a version that is there already neither, nor is an older one.
+        for order in [&first, &second, &second, &first, &third] {
+            eventually("it is cached", async || {
+                cache.put(order).await;
+                Ok(cache.get(&order.id).await.filter(|cached| cached.version >= order.version))
+            })
+            .await?;
+        }
+        for version in [2, 3] {
+            let heard = tokio::time::timeout(Duration::from_secs(30), news.next()).await??;
+            assert_eq!(heard, OrderChanged { id: first.id.clone(), version });
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(100), strangers.next()).await.is_err(), "of another shop");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_subscription_ends_when_nothing_can_be_heard_any_more() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (link, url) = Link::to_redis(&shop.servers.redis_url).await?;
+        let events = OrderEvents::new(&RedisLink::connect(&url.into(), &shop.name)?);
+        for disturb in [Link::cut, Link::stall] {
+            let mut news = events.subscribe().await?;
+            disturb(&link);
+            let ended = tokio::time::timeout(Duration::from_secs(30), news.next()).await?;
+            assert!(ended.is_err(), "{ended:?}");
+            assert!(events.subscribe().await.is_err());
+            link.mend();
+        }
         Ok(())
     })
     .await

@@ -1,6 +1,7 @@
 //! The store against real servers: what each method promises, also when others are faster.
 
 mod cache;
+mod dead_letters;
 mod leases;
 mod offers;
 mod orders;

@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use shop_domain::{
-    id::{ClaimId, OutboxId},
+    id::{ClaimId, OrderId, OutboxId},
     message::Message,
     order::Status,
 };
 use shop_harness::{Shop, bits, with_shop};
 use shop_store::{
-    orders::{NewOrderDocument, Settlement},
+    orders::{NewOrderDocument, Reason, Settlement},
     outbox::{MailKind, OutboxEntry, OutboxKind, PendingSend, Taking},
 };
 
@@ -151,6 +151,44 @@ async fn an_order_that_cannot_be_read_holds_up_no_other_mail() -> anyhow::Result
         shop.spoil(&spoiled.id).await?;
         let mails = shop.store.outbox.take_mails(&taking(later(1))?).await?;
         assert_eq!(mails.iter().map(|mail| &mail.order.id).collect::<Vec<_>>(), [&sound.id]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_late_clear_of_an_acceptor_leaves_the_entries_of_a_redrive_and_of_a_cancel_alone() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (redriven, first_send) = accepted(&shop).await?;
+        let move_to = async |id: &OrderId, (from, to), reason, outbox| {
+            let settlement = Settlement { id: id.clone(), from, to, reason, shortages: Vec::new(), outbox, at: now() };
+            shop.store.orders.settle(&settlement).await
+        };
+        let failed = (Status::Pending, Status::Failed);
+        assert!(move_to(&redriven.id, failed, Some(Reason::ProcessingFailed), Vec::new()).await?);
+        let letter = shop.store.dead_letters.of_order(redriven.id.as_str()).await?;
+        let anew = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::OrderPlaced, now());
+        let work: Vec<_> = letter.into_iter().map(|letter| (letter, anew.clone())).collect();
+        assert_eq!(shop.store.dead_letters.redrive(&work, now()).await?, (1, 0));
+        assert_eq!(shop.store.outbox.remove(&[first_send]).await?, 1);
+        assert_eq!(shop.order(&redriven.id).await?.outbox, [anew]);
+
+        let (cancelled, first_send) = accepted(&shop).await?;
+        assert!(move_to(&cancelled.id, (Status::Pending, Status::Processed), None, Vec::new()).await?);
+        let claim = ClaimId::from_bits(bits()?);
+        let back = OutboxEntry::leased(OutboxId::from_bits(bits()?), OutboxKind::OrderCancelled, claim.clone(), now());
+        let cancel = (Status::Processed, Status::Cancelled);
+        assert!(move_to(&cancelled.id, cancel, Some(Reason::Cancelled), vec![back.clone()]).await?);
+        assert_eq!(shop.store.outbox.remove(&[first_send]).await?, 1);
+        assert_eq!(shop.order(&cancelled.id).await?.outbox, [back.clone()]);
+
+        // Whoever cancelled comes late: the entry was taken by another.
+        let taken = shop.store.outbox.take_sends(&taking(later(5))?).await?;
+        let message = Message::OrderCancelled { order_id: cancelled.id.clone() };
+        assert!(taken.iter().any(|send| send.message == message), "{taken:?}");
+        let mine = PendingSend { message, entry: back.id, claim, attempts: 1 };
+        assert_eq!(shop.store.outbox.remove(&[mine]).await?, 0);
+        assert_eq!(shop.order(&cancelled.id).await?.outbox.len(), 1);
         Ok(())
     })
     .await
