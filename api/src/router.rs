@@ -98,7 +98,7 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
         return CorsLayer::new();
     }
     let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
-    let own = ["idempotency-key", "x-request-id"].map(HeaderName::from_static);
+    let own = ["idempotency-key", "last-event-id", "x-request-id"].map(HeaderName::from_static);
     let told = [header::AGE, header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id::HEADER, orders::REPLAYED];
     CorsLayer::new()
         .allow_origin(origins)

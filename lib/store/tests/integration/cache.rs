@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
 use shop_domain::order::Status;
 use shop_harness::{Link, Shop, eventually, with_shop};
 use shop_store::{
