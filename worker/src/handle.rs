@@ -257,3 +257,19 @@ fn handled(id: &OrderId, settled: Option<&OrderDocument>, found: Option<&OrderDo
     let order = settled.or(found).map(OrderDocument::view);
     Handled { message: Message::OrderPlaced { order_id: id.clone() }, verdict, order }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(HandleError::Overran(Duration::from_secs(1)), FailureClass::Timeout)]
+    #[case(StoreError::Stale { what: "orders" }.into(), FailureClass::Conflict)]
+    #[case(StoreError::WriteRefused { code: 121, message: "secret".into() }.into(), FailureClass::StoreRefused)]
+    #[case(StoreError::InvalidUri.into(), FailureClass::Internal)]
+    fn staff_are_told_the_class_of_a_failure(#[case] error: HandleError, #[case] class: FailureClass) {
+        assert_eq!(error.class(), class);
+    }
+}

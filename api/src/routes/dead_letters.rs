@@ -133,7 +133,7 @@ pub async fn list(
     let page = app.dead_letters.list(parameters.cursor.as_ref(), parameters.limit.0).await;
     let (letters, next) = page.map_err(|error| Problem::from(&error))?;
     Ok(Json(DeadLetterPage {
-        data: letters.into_iter().map(view).collect(),
+        data: letters.iter().map(view).collect(),
         has_more: next.is_some(),
         next_cursor: next.as_ref().and_then(to_cursor),
     }))
@@ -163,7 +163,7 @@ pub async fn redrive(
     Ok((StatusCode::ACCEPTED, Json(started)))
 }
 
-fn view(letter: DeadLetter) -> DeadLetterView {
+fn view(letter: &DeadLetter) -> DeadLetterView {
     let id = letter.message.group().to_owned();
     let (kind, order_id, adjustment_id) = match letter.message {
         Message::OrderPlaced { .. } => ("OrderPlaced", Some(id), None),

@@ -4,8 +4,7 @@ use futures::future::join_all;
 use serde_json::json;
 use shop_domain::order::Status;
 use shop_harness::{Link, eventually};
-use shop_store::orders::Listing;
-use shop_store::orders::Viewer;
+use shop_store::orders::{Listing, Viewer};
 
 use crate::{
     process::Process,

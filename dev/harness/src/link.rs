@@ -135,7 +135,7 @@ impl Way {
         let passes = |state: &State| match state {
             State::Whole | State::Cut => true,
             State::Stalled => false,
-            State::MuteAfter(request) if is_answer => !(*muted.borrow() && !request.is_empty()),
+            State::MuteAfter(_) if is_answer => !*muted.borrow(),
             State::MuteAfter(request) => {
                 if bytes.windows(request.len().max(1)).any(|window| window == &**request) {
                     muted.send_replace(true);
