@@ -28,16 +28,19 @@ use crate::{
         red::RequestMetrics,
     },
     limits::Limits,
-    mailer::{self, MailerDeps, MailerError},
+    mailer::{self, MailerDeps, MailerError, reset_link::ResetLinks},
     passwords::Passwords,
     relay::{self, RelayDeps, RelayHandle},
+    reset_tokens::ResetTokens,
     router::router,
     server::{self, ServeError},
     service::{
         accounts::{Accounts, StaffError},
         catalogue::Catalogue,
         inventory::Inventory,
+        mails::OrderMails,
         orders::{Orders, OrdersDeps},
+        password_reset::{PasswordResetDeps, PasswordResets},
         sessions::Sessions,
     },
     sweeper::{self, SweeperDeps},
@@ -61,6 +64,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     pub inventory: Inventory,
     pub orders: Orders,
+    pub order_mails: OrderMails,
+    pub password_resets: PasswordResets,
     pub limits: Limits,
     pub request_metrics: RequestMetrics,
     pub request_timeout: Duration,
@@ -169,11 +174,14 @@ async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, Star
     let queue = Queue::new(aws::sqs(&sqs).await, config.queue.queue()?);
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
-        outbox: base.store.outbox.clone(),
+        mails: base.store.mails.clone(),
+        suppressed_addresses: base.store.suppressed_addresses.clone(),
         leases: base.store.leases.clone(),
         ses: aws::ses(&ses).await,
         sender: mailer::Sender::new(&config.name, &config.mail.mail_from),
         per_second: std::num::NonZeroU32::new(config.mail.mail_per_second).unwrap_or(std::num::NonZeroU32::MIN),
+        max_attempts: config.mail.mail_max_attempts,
+        reset_links: ResetLinks::new(ResetTokens::new(base.keys.clone()), config.mail.reset_url()),
         clock: clock.clone(),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
@@ -203,11 +211,20 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
     let passwords = Passwords::for_this_machine();
     let https = if config.http.cookie_secure { Https::Required } else { Https::NotRequired };
     let (store, clock, currency) = (store.clone(), clock.clone(), config.currency);
+    let password_resets = PasswordResets::new(PasswordResetDeps {
+        store: store.clone(),
+        sessions: sessions.clone(),
+        passwords: passwords.clone(),
+        tokens: ResetTokens::new(keys.clone()),
+        clock: clock.clone(),
+    });
     Ok(App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
         sessions,
         catalogue: Catalogue::new(store.clone(), catalogue_cache, clock.clone(), currency),
         inventory: Inventory::new(store.clone(), relay.clone(), clock.clone()),
+        order_mails: OrderMails::new(store.clone(), order_cache.clone(), clock.clone()),
+        password_resets,
         orders: Orders::new(OrdersDeps { store, redis: order_cache, relay, clock, currency }),
         limits: Limits::new(config.limits),
         request_metrics: RequestMetrics::register(metrics),

@@ -11,6 +11,7 @@ mod openapi;
 pub mod passwords;
 mod problem;
 pub mod relay;
+pub mod reset_tokens;
 pub mod router;
 mod routes;
 mod server;

@@ -25,7 +25,9 @@ use crate::{
         accounts::AccountError,
         catalogue::CatalogueError,
         inventory::InventoryError,
+        mails::MailError,
         orders::{Miss, OrderError},
+        password_reset::ResetError,
         sessions::SessionError,
     },
 };
@@ -255,6 +257,34 @@ impl From<OrderError> for Problem {
                 Miss::Absent => Self::not_found(),
             },
             OrderError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<MailError> for Problem {
+    fn from(error: MailError) -> Self {
+        match &error {
+            MailError::NoMail(status) => {
+                let detail = "the order has no such mail: it has never been what the mail would say";
+                Self::new(StatusCode::CONFLICT, "no_mail", detail).with("orderStatus", &status)
+            }
+            MailError::Store(store) => store.into(),
+            MailError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ResetError> for Problem {
+    fn from(error: ResetError) -> Self {
+        match error {
+            ResetError::InvalidToken => {
+                let detail = "the token is wrong, used or expired: ask for another mail";
+                Self::new(StatusCode::BAD_REQUEST, "invalid_reset_token", detail)
+            }
+            ResetError::Store(store) => (&store).into(),
+            ResetError::Password(PasswordError::Busy) => Self::busy(),
+            ResetError::Sessions(SessionError::Store(ref store)) if store.is_transient() => Self::unavailable(&error),
+            error => Self::internal(&error),
         }
     }
 }

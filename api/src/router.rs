@@ -17,7 +17,7 @@ use crate::{
     layers::{address, drain, headers, limit, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
-    routes::{auth, inventory, orders, products, system},
+    routes::{auth, inventory, mails, orders, password_reset, products, system},
 };
 
 const API: &str = "/api/v1";
@@ -30,6 +30,8 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout, auth::logout_by_get))
         .routes(routes!(auth::me))
+        .routes(routes!(password_reset::request))
+        .routes(routes!(password_reset::set))
         .routes(routes!(products::list, products::create))
         .routes(routes!(products::get, products::put))
         .routes(routes!(inventory::adjust))
@@ -38,6 +40,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::get))
         .routes(routes!(orders::cancel))
+        .routes(routes!(mails::send_again))
 }
 
 /// The OpenAPI document of all routes.

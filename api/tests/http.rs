@@ -14,8 +14,12 @@ mod degraded;
 mod inventory;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/mails.rs"]
+mod mails;
 #[path = "http/orders.rs"]
 mod orders;
+#[path = "http/password_reset.rs"]
+mod password_reset;
 #[path = "http/protocol.rs"]
 mod protocol;
 #[path = "http/staff.rs"]

@@ -2,7 +2,8 @@
 
 use axum::{
     body,
-    extract::{FromRequest, Request},
+    body::HttpBody,
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
 use http_body_util::LengthLimitError;
@@ -33,6 +34,18 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
         let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| not_text())?;
         fields::read(text).map(Self).map_err(Problem::invalid)
+    }
+}
+
+/// A body that may be left out.
+impl<S: Send + Sync, T: FromFields> OptionalFromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -85,7 +98,7 @@ mod tests {
 
     async fn status(content_type: &str, body: Vec<u8>) -> StatusCode {
         let request = Request::builder().header(header::CONTENT_TYPE, content_type).body(body.into()).unwrap();
-        match Body::<Name>::from_request(request, &()).await {
+        match <Body<Name> as FromRequest<()>>::from_request(request, &()).await {
             Ok(_) => StatusCode::OK,
             Err(problem) => problem.status,
         }
@@ -121,6 +134,18 @@ mod tests {
     #[tokio::test]
     async fn malformed_json_is_a_bad_request(#[case] body: &[u8]) {
         assert_eq!(status("application/json", body.to_vec()).await, 400);
+    }
+
+    #[rstest]
+    #[case("", Some(false))]
+    #[case(r#"{"name":"x"}"#, Some(true))]
+    #[case("{", None)]
+    #[tokio::test]
+    async fn a_body_that_may_be_left_out_is_checked_when_it_is_there(#[case] body: &str, #[case] there: Option<bool>) {
+        let json = Request::builder().header(header::CONTENT_TYPE, "application/json");
+        let request = json.body(body.to_owned().into()).unwrap();
+        let read = <Body<Name> as OptionalFromRequest<()>>::from_request(request, &()).await;
+        assert_eq!(read.ok().map(|body| body.is_some()), there);
     }
 
     #[test]

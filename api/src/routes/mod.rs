@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 
 pub mod auth;
 pub mod inventory;
+pub mod mails;
 pub mod orders;
+pub mod password_reset;
 pub mod products;
 pub mod system;
 

@@ -4,5 +4,7 @@ pub mod accounts;
 pub mod catalogue;
 pub mod email;
 pub mod inventory;
+pub mod mails;
 pub mod orders;
+pub mod password_reset;
 pub mod sessions;

@@ -24,7 +24,10 @@ use shop_store::{
     outbox::{OutboxEntry, OutboxKind},
 };
 
-pub use shop_store::orders::{OrderView, Reason};
+pub use shop_store::{
+    mails::MailReason,
+    orders::{OrderView, Reason, ViewedMail},
+};
 
 use super::sessions::Principal;
 use crate::relay::RelayHandle;

@@ -16,7 +16,7 @@ use crate::shop::{MOUSE, STAFF, bearer, eventually, send, with_shop};
 const UNKNOWN: &str = "0123456789abcdef01234567";
 
 /// Every route for staff, with what staff get for a request that is well-formed.
-fn staff_routes() -> [(Method, String, Value, u16); 5] {
+fn staff_routes() -> [(Method, String, Value, u16); 6] {
     let product = json!({ "name": "Chair", "description": "To sit", "price": 10 });
     let adjustment = json!({ "location": "pune", "reason": "delivery", "lines": [{ "productId": MOUSE, "delta": 1 }] });
     [
@@ -25,6 +25,7 @@ fn staff_routes() -> [(Method, String, Value, u16); 5] {
         (Method::POST, "/inventory/adjustments".into(), adjustment, 202),
         (Method::GET, format!("/inventory/adjustments/{UNKNOWN}"), Value::Null, 404),
         (Method::GET, "/inventory/movements".into(), Value::Null, 200),
+        (Method::POST, format!("/orders/{UNKNOWN}/mails"), Value::Null, 404),
     ]
 }
 
@@ -88,6 +89,8 @@ fn the_tables_are_complete() {
         "post /auth/refresh-token",
         "post /auth/logout",
         "get /auth/logout",
+        "post /auth/password-reset",
+        "post /auth/password-reset/{token}",
         "get /products",
         "get /products/{id}",
         "get /health",

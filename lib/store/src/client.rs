@@ -10,8 +10,9 @@ use mongodb::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    StoreError, adjustments::Adjustments, audit::Audit, leases::Leases, migrate, movements::Ledger, offers::Offers,
-    orders::Orders, outbox::Outbox, products::Products, sessions::Sessions, stock::StockRows, transaction::Transaction,
+    StoreError, adjustments::Adjustments, audit::Audit, leases::Leases, mails::Mails, migrate, movements::Ledger,
+    offers::Offers, orders::Orders, outbox::Outbox, password_resets::PasswordResets, products::Products,
+    sessions::Sessions, stock::StockRows, suppressed_addresses::SuppressedAddresses, transaction::Transaction,
     unfinished::Unfinished, users::Users,
 };
 
@@ -35,6 +36,9 @@ pub struct Store {
     pub ledger: Ledger,
     pub users: Users,
     pub sessions: Sessions,
+    pub mails: Mails,
+    pub suppressed_addresses: SuppressedAddresses,
+    pub password_resets: PasswordResets,
     database: Database,
 }
 
@@ -71,6 +75,9 @@ impl Store {
             ledger: Ledger::new(database),
             users: Users::new(database),
             sessions: Sessions::new(database),
+            mails: Mails::new(database),
+            suppressed_addresses: SuppressedAddresses::new(database),
+            password_resets: PasswordResets::new(database),
             database: database.clone(),
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     StoreError,
     adjustments::{self, Adjustments},
     orders::{self, Orders},
+    password_resets::{self, PasswordResets},
     products::{self, Products},
     sessions::{self, Sessions},
     stock::{self, StockRows},
@@ -22,6 +23,7 @@ fn plan() -> Vec<(&'static str, Vec<IndexModel>)> {
         (products::COLLECTION, Products::indexes()),
         (users::COLLECTION, Users::indexes()),
         (sessions::COLLECTION, Sessions::indexes()),
+        (password_resets::COLLECTION, PasswordResets::indexes()),
     ]
 }
 

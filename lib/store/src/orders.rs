@@ -20,8 +20,8 @@ use crate::{
 
 mod document;
 pub use document::{
-    BuyerEmail, HistoryEntry, Idempotency, NewOrderDocument, OrderDocument, OrderView, Reason, Restock, SentMail,
-    Settlement, Sweeps,
+    BuyerEmail, HistoryEntry, Idempotency, NewOrderDocument, OrderDocument, OrderView, Reason, Restock, Settlement,
+    Sweeps, ViewedMail,
 };
 
 pub(crate) const COLLECTION: &str = "orders";
@@ -199,7 +199,7 @@ fn settling(settlement: &Settlement) -> Result<bulk::Update, StoreError> {
     Ok(bulk::update(filter, change))
 }
 
-fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
+pub(crate) fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
     serialize_to_bson(value).map_err(|error| StoreError::Unreadable(error.into()))
 }
 

@@ -63,6 +63,13 @@ impl Users {
         Ok(())
     }
 
+    /// Replaces a forgotten password's hash. False when the password is no longer the one that was read.
+    pub async fn reset_password(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
+        let unchanged = doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash };
+        let change = doc! { "$set": { "passwordHash": hash } };
+        Ok(self.collection.update_one(unchanged, change).await?.matched_count == 1)
+    }
+
     /// Makes an account a staff account with this password. False when its password is no longer the one that was read.
     pub async fn make_staff(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
         let unchanged = doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash };

@@ -5,6 +5,8 @@ mod leases;
 mod offers;
 mod orders;
 mod outbox;
+mod password_resets;
 mod stock;
+mod suppressed_addresses;
 mod unfinished;
 mod users;
