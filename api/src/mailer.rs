@@ -166,7 +166,7 @@ impl Mailer {
         if mails.is_empty() {
             return Ok(Round::Empty);
         }
-        let suppressed = self.deps.suppressed_addresses.among(mails.iter().map(|mail| &mail.to)).await?;
+        let suppressed = self.suppressed_among(&mails).await?;
         let stop = self.deps.shutdown.draining().child_token();
         let renewing = async {
             self.renew().await;
@@ -233,6 +233,14 @@ impl Mailer {
             }
         }
         mails.pop_front()
+    }
+
+    async fn suppressed_among(&self, mails: &VecDeque<PendingMail>) -> Result<Suppressed, RoundError> {
+        let suppressed = self.deps.suppressed_addresses.among(mails.iter().map(|mail| &mail.to)).await;
+        if suppressed.is_err() {
+            self.give_back(mails).await;
+        }
+        Ok(suppressed?)
     }
 
     /// Leaves mails that were taken and not begun to whoever sends next.
