@@ -221,7 +221,42 @@ async fn each_of_many_orders_gets_one_mail_from_two_mailers_and_never_too_fast()
         for id in &ids {
             assert_eq!(delivered(&shop, id).await?.len(), 1);
         }
-        assert_eq!(shop.store.audit.read().await?.faults(), Vec::<String>::new());
+        let books = shop.store.audit.read().await?;
+        assert_eq!((books.mails_owed(), books.mails_sent, books.mails_waiting), (26, 26, 0));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_that_is_cancelled_later_gets_a_mail_of_each_state() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let clock = Clock::system();
+        let id = confirmed(&shop, clock.now()).await?;
+        mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
+        mailed(&shop, &id).await?;
+        let mail = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::CancellationMail, clock.now());
+        let cancellation = Settlement {
+            id: id.clone(),
+            from: Status::Processed,
+            to: Status::Cancelled,
+            reason: None,
+            shortages: Vec::new(),
+            outbox: vec![mail],
+            at: clock.now(),
+        };
+        assert!(shop.store.orders.settle(&cancellation).await?);
+        let kinds = eventually("the second mail is recorded", async || {
+            let order = shop.order(&id).await?;
+            let kinds: Vec<_> = order.mails.iter().map(|mail| mail.kind).collect();
+            Ok((kinds.len() == 2).then_some(kinds))
+        });
+        assert_eq!(kinds.await?, [MailKind::Confirmation, MailKind::Cancellation]);
+        let subjects: Vec<_> = delivered(&shop, &id).await?.iter().map(|mail| mail["subject"].clone()).collect();
+        assert_eq!(
+            subjects,
+            [format!("Xhipment: your order {id} is confirmed"), format!("Xhipment: your order {id} is cancelled")]
+        );
         Ok(())
     })
     .await
