@@ -99,7 +99,7 @@ pub struct MailConfig {
     #[arg(long, env = "SHOP_MAIL_MAX_ATTEMPTS", value_name = "SHOP_MAIL_MAX_ATTEMPTS", default_value = "12",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub mail_max_attempts: u32,
-    /// The shop's page for new passwords, such as https://shop.example.com/reset?token={token}.
+    /// The shop's page for new passwords, such as `https://shop.example.com/reset?token={token}`.
     #[arg(long, env = "SHOP_PASSWORD_RESET_URL", value_name = "SHOP_PASSWORD_RESET_URL", value_parser = trimmed)]
     password_reset_url: Option<String>,
 }

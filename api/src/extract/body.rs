@@ -23,30 +23,38 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        if declared_length(&parts.headers).is_some_and(|length| length > MAX_BODY_BYTES) {
-            return Err(too_large());
-        }
-        if !is_json(&parts.headers) {
-            let detail = "the body must be JSON: send Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-        }
-        let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| not_text())?;
-        fields::read(text).map(Self).map_err(Problem::invalid)
+        fields::read(&read_text(request).await?).map(Self).map_err(Problem::invalid)
     }
 }
 
-/// A body that may be left out.
+/// A body that may be left out, or be null.
 impl<S: Send + Sync, T: FromFields> OptionalFromRequest<S> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
         if request.body().is_end_stream() {
             return Ok(None);
         }
-        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+        let text = read_text(request).await?;
+        if text.trim() == "null" {
+            return Ok(None);
+        }
+        fields::read(&text).map(|value| Some(Self(value))).map_err(Problem::invalid)
     }
+}
+
+/// The text of a JSON body, whatever it says.
+async fn read_text(request: Request) -> Result<String, Problem> {
+    let (parts, body) = request.into_parts();
+    if declared_length(&parts.headers).is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    if !is_json(&parts.headers) {
+        let detail = "the body must be JSON: send Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
+    String::from_utf8(bytes.into()).map_err(|_| not_text())
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
@@ -138,6 +146,7 @@ mod tests {
 
     #[rstest]
     #[case("", Some(false))]
+    #[case(" null", Some(false))]
     #[case(r#"{"name":"x"}"#, Some(true))]
     #[case("{", None)]
     #[tokio::test]

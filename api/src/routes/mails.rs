@@ -23,6 +23,19 @@ pub enum MailKindSchema {
     Cancellation,
 }
 
+/// What became of a mail.
+#[derive(ToSchema)]
+#[schema(as = MailState)]
+#[expect(dead_code, reason = "describes the states in the API's document")]
+pub enum MailStateSchema {
+    /// The mail service took it.
+    Sent,
+    /// It was refused for good, or too often.
+    GivenUp,
+    /// Not sent: the mail service had refused the address before.
+    Suppressed,
+}
+
 /// Which mail to send; left out: the one of the order's present status.
 #[derive(ToSchema)]
 pub struct MailAgain {

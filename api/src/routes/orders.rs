@@ -16,7 +16,10 @@ use shop_domain::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Amount, ProblemBody, mails::MailKindSchema};
+use super::{
+    Amount, ProblemBody,
+    mails::{MailKindSchema, MailStateSchema},
+};
 use crate::{
     app::App,
     extract::{Body, CurrentUser, Fields, FromFields, Id, IdempotencyKey, Limit, Query, to_cursor},
@@ -133,14 +136,13 @@ pub struct Step {
 pub struct MailEnd {
     #[schema(value_type = MailKindSchema)]
     kind: &'static str,
-    /// Sent, GivenUp (refused for good, or too often) or Suppressed (the address had been refused before).
-    #[schema(example = "Sent")]
+    #[schema(value_type = MailStateSchema)]
     state: &'static str,
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     /// How often it was offered to the mail service.
     attempts: u32,
-    /// Why it was not sent: address_rejected, refused or not_rendered.
+    /// Why it was not sent: `address_rejected`, `refused` or `not_rendered`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }

@@ -30,8 +30,8 @@ use shop_store::{
 
 use crate::{counted, ses::Ses};
 
-pub async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> MailerDeps {
-    MailerDeps {
+pub async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> anyhow::Result<MailerDeps> {
+    Ok(MailerDeps {
         mails: shop.store.mails.clone(),
         suppressed_addresses: shop.store.suppressed_addresses.clone(),
         leases: shop.store.leases.clone(),
@@ -39,17 +39,17 @@ pub async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> MailerDeps {
         sender: Sender::new("Xhipment", "shop@example.org"),
         per_second: NonZeroU32::MIN.saturating_add(99),
         max_attempts: 12,
-        reset_links: ResetLinks::new(ResetTokens::new(keys()), None),
+        reset_links: ResetLinks::new(ResetTokens::new(keys()?), None),
         clock: clock.clone(),
         shutdown: Shutdown::manual(),
         metrics: Metrics::default(),
-    }
+    })
 }
 
-fn keys() -> Keys {
+fn keys() -> anyhow::Result<Keys> {
     let key = "dFPk0Zb3WbGkzXzqW8yqZ1cN0oVJ9mYd2rUeRhTnSgI=";
     let json = serde_json::json!({ "signing": "k1", "keys": { "k1": key } });
-    Keys::new(KeyRing::parse(&json.to_string()).unwrap())
+    Ok(Keys::new(KeyRing::parse(&json.to_string())?))
 }
 
 /// An order whose confirmation is owed.
@@ -98,7 +98,7 @@ async fn a_mail_is_sent_once_to_the_buyer_in_the_shops_name() -> anyhow::Result<
         let clock = Clock::system();
         let id = confirmed(&shop, clock.now()).await?;
         // Two replicas: one of them sends.
-        let (one, other) = (deps(&shop, &clock, &shop.ses()).await, deps(&shop, &clock, &shop.ses()).await);
+        let (one, other) = (deps(&shop, &clock, &shop.ses()).await?, deps(&shop, &clock, &shop.ses()).await?);
         let shutdowns = [one.shutdown.clone(), other.shutdown.clone()];
         mailer::spawn(one)?;
         mailer::spawn(other)?;
@@ -125,7 +125,7 @@ async fn a_mail_waits_while_the_mail_service_is_away_and_goes_out_later() -> any
         let clock = Clock::manual(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000));
         let id = confirmed(&shop, clock.now()).await?;
         let away = Service { region: "ap-south-1".into(), endpoint: Some("http://127.0.0.1:1".into()) };
-        let first = deps(&shop, &clock, &away).await;
+        let first = deps(&shop, &clock, &away).await?;
         let (metrics, shutdown) = (first.metrics.clone(), first.shutdown.clone());
         mailer::spawn(first)?;
         let failed = async || Ok((counted(&metrics, "shop_mailer_held_mails_total")? >= 2).then_some(()));
@@ -135,7 +135,7 @@ async fn a_mail_waits_while_the_mail_service_is_away_and_goes_out_later() -> any
         assert_eq!(shop.order(&id).await?.outbox[0].attempts, 0, "an outage is no attempt");
         assert!(delivered(&shop, &id).await?.is_empty());
 
-        mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
+        mailer::spawn(deps(&shop, &clock, &shop.ses()).await?)?;
         mailed(&shop, &id).await?;
         assert_eq!(delivered(&shop, &id).await?.len(), 1);
         Ok(())
@@ -154,7 +154,7 @@ async fn a_sent_mail_is_recorded_when_mongodb_is_back_and_not_sent_again() -> an
         // Both are taken at once, but the second one's turn comes half a second after the first one's.
         let per_second = NonZeroU32::MIN.saturating_add(1);
         let through =
-            MailerDeps { mails, leases, suppressed_addresses, per_second, ..deps(&shop, &clock, &shop.ses()).await };
+            MailerDeps { mails, leases, suppressed_addresses, per_second, ..deps(&shop, &clock, &shop.ses()).await? };
         let metrics = through.metrics.clone();
         mailer::spawn(through)?;
         sent(&metrics, 1).await?;
@@ -180,7 +180,7 @@ async fn a_drain_begins_no_more_mails_and_leaves_them_to_others_at_once() -> any
             ids.push(confirmed(&shop, clock.now()).await?);
         }
         let per_second = NonZeroU32::MIN.saturating_add(3);
-        let mailer = MailerDeps { per_second, ..deps(&shop, &clock, &shop.ses()).await };
+        let mailer = MailerDeps { per_second, ..deps(&shop, &clock, &shop.ses()).await? };
         let (metrics, shutdown) = (mailer.metrics.clone(), mailer.shutdown.clone());
         mailer::spawn(mailer)?;
         sent(&metrics, 1).await?;
@@ -211,7 +211,7 @@ async fn each_of_many_orders_gets_one_mail_from_two_mailers_and_never_too_fast()
         let per_second = NonZeroU32::MIN.saturating_add(4);
         let started = tokio::time::Instant::now();
         for _ in 0..2 {
-            mailer::spawn(MailerDeps { per_second, ..deps(&shop, &clock, &shop.ses()).await })?;
+            mailer::spawn(MailerDeps { per_second, ..deps(&shop, &clock, &shop.ses()).await? })?;
         }
         for id in &ids {
             mailed(&shop, id).await?;
@@ -233,7 +233,7 @@ async fn an_order_that_is_cancelled_later_gets_a_mail_of_each_state() -> anyhow:
     with_shop(async |shop| {
         let clock = Clock::system();
         let id = confirmed(&shop, clock.now()).await?;
-        mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
+        mailer::spawn(deps(&shop, &clock, &shop.ses()).await?)?;
         mailed(&shop, &id).await?;
         let mail = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::CancellationMail, clock.now());
         let cancellation = Settlement {
@@ -276,7 +276,7 @@ async fn a_mailer_that_dies_between_sending_and_recording_costs_one_mail_twice_a
         let name = shop.name.clone();
         let connecting = async move { Store::connect(&uri, &name).await };
         let Store { mails, leases, suppressed_addresses, .. } = process.spawn(connecting).await??;
-        let mortal = MailerDeps { mails, leases, suppressed_addresses, ..deps(&shop, &clock, &ses.service).await };
+        let mortal = MailerDeps { mails, leases, suppressed_addresses, ..deps(&shop, &clock, &ses.service).await? };
         let metrics = mortal.metrics.clone();
         process.spawn(async move { mailer::spawn(mortal) }).await??;
         eventually("the mail is offered", async || Ok((ses.calls() == 1).then_some(()))).await?;
@@ -288,7 +288,7 @@ async fn a_mailer_that_dies_between_sending_and_recording_costs_one_mail_twice_a
         assert_eq!(shop.order(&id).await?.outbox.len(), 1, "it could not be recorded");
 
         clock.advance(SignedDuration::from_mins(4));
-        mailer::spawn(deps(&shop, &clock, &shop.ses()).await)?;
+        mailer::spawn(deps(&shop, &clock, &shop.ses()).await?)?;
         mailed(&shop, &id).await?;
         assert_eq!(delivered(&shop, &id).await?.len(), 2);
         Ok(())
@@ -300,7 +300,7 @@ async fn a_mailer_that_dies_between_sending_and_recording_costs_one_mail_twice_a
 async fn a_drain_hands_the_work_over_at_once() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let clock = Clock::system();
-        let first = deps(&shop, &clock, &shop.ses()).await;
+        let first = deps(&shop, &clock, &shop.ses()).await?;
         let shutdown = first.shutdown.clone();
         mailer::spawn(first)?;
         let id = confirmed(&shop, clock.now()).await?;

@@ -51,7 +51,7 @@ async fn a_fault_that_is_not_the_mails_is_not_charged_to_it_and_suppresses_nobod
             ses.refuse(fault);
             let ids = [confirmed(&shop, clock.now()).await?, confirmed(&shop, clock.now()).await?];
             // One refusal of its own would already be too much for a mail.
-            let mailer = MailerDeps { max_attempts: 1, ..deps(&shop, &clock, &ses.service).await };
+            let mailer = MailerDeps { max_attempts: 1, ..deps(&shop, &clock, &ses.service).await? };
             mailer::spawn(mailer.clone())?;
             for hour in 1..=4 {
                 held(&mailer, hour).await?;
@@ -87,7 +87,7 @@ async fn a_rejected_address_gets_no_more_mail_until_staff_ask_for_it() -> anyhow
         let (clock, ses) = (Clock::system(), Ses::to(&shop.ses()).await?);
         ses.refuse(ses::BLACKLISTED);
         let first = confirmed(&shop, clock.now()).await?;
-        let mailer = deps(&shop, &clock, &ses.service).await;
+        let mailer = deps(&shop, &clock, &ses.service).await?;
         mailer::spawn(mailer.clone())?;
         let record = the_record(&shop, &first).await?;
         let rejected = Some(MailReason::AddressRejected);
@@ -119,7 +119,7 @@ async fn a_mail_that_is_refused_too_often_is_given_up_where_everyone_sees_it() -
         let (clock, ses) = (manual_clock(), Ses::to(&shop.ses()).await?);
         ses.refuse(ses::REJECTED);
         let id = confirmed(&shop, clock.now()).await?;
-        let mailer = MailerDeps { max_attempts: 3, ..deps(&shop, &clock, &ses.service).await };
+        let mailer = MailerDeps { max_attempts: 3, ..deps(&shop, &clock, &ses.service).await? };
         mailer::spawn(mailer.clone())?;
         for refusals in 1..=3 {
             let refused =

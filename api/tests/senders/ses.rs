@@ -1,5 +1,6 @@
 //! A way to the mail service that can be told to refuse. The SES stand-in takes every mail and can refuse none, so the
 //! refusals are SES's own error bodies, played here; everything else goes through to the stand-in.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::sync::{
     Arc, Mutex,
