@@ -102,7 +102,8 @@ pub struct MailRecord {
     pub kind: MailKind,
     #[serde(default = "MailState::sent")]
     pub state: MailState,
-    #[serde(alias = "sentAt", with = "dates")]
+    /// Under its first name: processes of the first version, which run beside these in a rollout, read it too.
+    #[serde(rename = "sentAt", with = "dates")]
     pub at: Timestamp,
     /// How often it was offered to the mail service.
     #[serde(default = "once")]
@@ -251,7 +252,7 @@ fn pending(subject: Subject, to: BuyerEmail, (entry, claim): (&OutboxEntry, &Cla
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{DateTime, deserialize_from_document};
+    use mongodb::bson::{DateTime, deserialize_from_document, serialize_to_document};
 
     use super::*;
 
@@ -262,6 +263,16 @@ mod tests {
         let record: MailRecord = deserialize_from_document(stored).unwrap();
         let (kind, state) = (MailKind::Failure, MailState::Sent);
         assert_eq!(record, MailRecord { kind, state, at, attempts: 1, reason: None });
+    }
+
+    #[test]
+    fn the_first_version_can_read_a_record() {
+        let (kind, state, reason) = (MailKind::Failure, MailState::GivenUp, Some(MailReason::Refused));
+        let record = MailRecord { kind, state, at: Timestamp::UNIX_EPOCH, attempts: 3, reason };
+        let stored = serialize_to_document(&record).unwrap();
+        assert_eq!(stored.get_str("kind").unwrap(), "Failure");
+        assert_eq!(*stored.get_datetime("sentAt").unwrap(), DateTime::from_millis(0));
+        assert_eq!(deserialize_from_document::<MailRecord>(stored).unwrap(), record);
     }
 
     #[test]
