@@ -30,8 +30,7 @@ pub enum Outcome {
 impl Mailer {
     pub(super) async fn deliver(&self, mail: PendingMail, suppressed: &Suppressed) -> Outcome {
         if is_over(&mail, self.deps.clock.now()) {
-            tracing::debug!(about = mail.about(), "the request is over before its mail could be sent");
-            self.conclude(&mail, MailState::GivenUp, None).await;
+            self.drop(&mail).await;
             return Outcome::NotSent;
         }
         if suppressed.contains(&mail.to) {
@@ -121,6 +120,15 @@ impl Mailer {
             tracing::debug!(about, error = chain(&error), "the mail keeps its claim");
         }
         Outcome::NotSent
+    }
+
+    /// Nobody is to get the mail any more.
+    async fn drop(&self, mail: &PendingMail) {
+        let about = mail.about();
+        match self.deps.mails.drop(mail).await {
+            Ok(_) => tracing::debug!(about, "a mail that nobody is to get any more is dropped"),
+            Err(error) => tracing::debug!(about, error = chain(&error), "the mail keeps its claim"),
+        }
     }
 
     async fn conclude(&self, mail: &PendingMail, state: MailState, reason: Option<MailReason>) {

@@ -2,12 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use shop_api::mailer::{self, MailerDeps};
-use shop_domain::id::{OrderId, OutboxId};
+use shop_domain::id::{OrderId, OutboxId, PasswordResetId, UserId};
 use shop_harness::{Shop, bits, buyer, eventually, with_shop};
 use shop_runtime::clock::Clock;
 use shop_store::{
     mails::{MailKind, MailReason, MailRecord, MailState},
-    outbox::OutboxEntry,
+    outbox::{OutboxEntry, OutboxKind},
+    password_resets::PasswordReset,
 };
 
 use crate::{
@@ -141,6 +142,38 @@ async fn a_mail_that_is_refused_too_often_is_given_up_where_everyone_sees_it() -
         assert_eq!(states, [MailState::GivenUp, MailState::Sent]);
         let books = shop.store.audit.read().await?;
         assert_eq!((books.mails_owed(), books.mails_sent, books.mails_unsent), (2, 1, 1));
+        end(mailer).await;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_mail_of_a_password_reset_that_is_over_is_dropped() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (clock, ses) = (manual_clock(), Ses::to(&shop.ses()).await?);
+        // In the future of the database, which would forget it by itself else.
+        clock.advance(SignedDuration::from_hours(500_000));
+        let entry = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::PasswordResetMail, clock.now());
+        let reset = PasswordReset {
+            id: PasswordResetId::from_bits(bits()?),
+            user_id: UserId::from_bits(bits()?),
+            password_mark: "mark".into(),
+            email: Some(buyer()),
+            created_at: clock.now(),
+            expires_at: clock.now() + SignedDuration::from_hours(1),
+            outbox: vec![entry],
+        };
+        shop.store.password_resets.create(&reset).await?;
+        clock.advance(SignedDuration::from_hours(1));
+        let mailer = deps(&shop, &clock, &ses.service).await?;
+        mailer::spawn(mailer.clone())?;
+        eventually("the mail is dropped", async || {
+            let left = shop.store.password_resets.find(&reset.id).await?;
+            Ok(left.filter(|left| left.outbox.is_empty()))
+        })
+        .await?;
+        assert_eq!(ses.calls(), 0);
         end(mailer).await;
         Ok(())
     })

@@ -206,6 +206,11 @@ impl Mails {
         self.change(mail, change).await
     }
 
+    /// Removes the entry of a mail that nobody is to get, and records nothing. False when it was no longer ours.
+    pub async fn drop(&self, mail: &PendingMail) -> Result<bool, StoreError> {
+        self.change(mail, doc! { "$pull": { "outbox": own(&mail.entry, &mail.claim) } }).await
+    }
+
     /// Leaves a mail that was refused until `due_at`; the attempt counts. False when it was no longer ours.
     pub async fn postpone(&self, mail: &PendingMail, due_at: Timestamp) -> Result<bool, StoreError> {
         self.change(mail, doc! { "$set": { "outbox.$.dueAt": dates::bson(due_at) } }).await

@@ -66,7 +66,8 @@ impl Users {
     /// Replaces a forgotten password's hash. False when the password is no longer the one that was read.
     pub async fn reset_password(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
         let unchanged = doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash };
-        let change = doc! { "$set": { "passwordHash": hash } };
+        // The version counts changes of the password: sessions that were opened before one are over.
+        let change = doc! { "$set": { "passwordHash": hash }, "$inc": { "passwordVersion": 1_i64 } };
         Ok(self.collection.update_one(unchanged, change).await?.matched_count == 1)
     }
 
