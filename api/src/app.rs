@@ -41,11 +41,12 @@ use crate::{
         red::RequestMetrics,
     },
     limits::Limits,
-    mailer::{self, MailerDeps, MailerError},
+    mailer::{self, MailerDeps, MailerError, reset_link::ResetLinks},
     order_events::{self, WatchDeps},
     passwords::Passwords,
     probes::probes,
     relay::{self, RelayDeps, RelayHandle},
+    reset_tokens::ResetTokens,
     router::router,
     server::{self, ServeError},
     service::{
@@ -54,8 +55,10 @@ use crate::{
         doctor::Doctor,
         erasure::Erasure,
         inventory::Inventory,
+        mails::OrderMails,
         order_events::{OrderEvents, OrderEventsDeps},
         orders::{Orders, OrdersDeps},
+        password_reset::{PasswordResetDeps, PasswordResets},
         sessions::Sessions,
         users::Users,
     },
@@ -85,6 +88,8 @@ pub struct Parts {
     pub doctor: Doctor,
     pub order_events: OrderEvents,
     pub dead_letters: DeadLetters,
+    pub order_mails: OrderMails,
+    pub password_resets: PasswordResets,
     pub limits: Limits,
     pub gate: Gate,
     pub request_metrics: RequestMetrics,
@@ -222,11 +227,14 @@ fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError
     let queue = base.queue.clone();
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
-        outbox: base.store.outbox.clone(),
+        mails: base.store.mails.clone(),
+        suppressed_addresses: base.store.suppressed_addresses.clone(),
         leases: base.store.leases.clone(),
         ses: base.ses.clone(),
         sender: mailer::Sender::new(&config.name, &config.mail.mail_from),
         per_second: std::num::NonZeroU32::new(config.mail.mail_per_second).unwrap_or(std::num::NonZeroU32::MIN),
+        max_attempts: config.mail.mail_max_attempts,
+        reset_links: ResetLinks::new(ResetTokens::new(base.keys.clone()), config.mail.reset_url()),
         clock: clock.clone(),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
@@ -294,6 +302,13 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         draining: shutdown.draining(),
         metrics: metrics.clone(),
     });
+    let password_resets = PasswordResets::new(PasswordResetDeps {
+        store: store.clone(),
+        sessions: sessions.clone(),
+        passwords: passwords.clone(),
+        tokens: ResetTokens::new(keys.clone()),
+        clock: clock.clone(),
+    });
     Ok(App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
         erasure: Erasure::new(store.clone(), sessions.clone(), clock.clone()),
@@ -302,6 +317,8 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         catalogue: Catalogue::new(store.clone(), redis.catalogue, clock.clone(), currency),
         inventory: Inventory::new(store.clone(), relay, clock.clone()),
         doctor: Doctor::new(store.clone(), clock.clone(), probes),
+        order_mails: OrderMails::new(store.clone(), redis.orders.clone(), clock.clone()),
+        password_resets,
         orders,
         order_events,
         dead_letters: DeadLetters { store, cache: redis.orders, queue: queue.clone(), clock },

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand};
+use email_address::EmailAddress;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use shop_domain::money::Currency;
@@ -12,6 +13,8 @@ use shop_runtime::{
     queue::QueueAddress,
     trust::{PrivateCa, TrustError},
 };
+
+use crate::mailer::reset_link;
 
 /// What the process was asked to do.
 #[derive(Debug, Clone, Parser)]
@@ -112,6 +115,13 @@ pub struct MailConfig {
     #[arg(long, env = "SHOP_MAIL_PER_SECOND", value_name = "SHOP_MAIL_PER_SECOND", default_value = "14",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub mail_per_second: u32,
+    /// Refusals after which a mail is given up; outages and throttling do not count.
+    #[arg(long, env = "SHOP_MAIL_MAX_ATTEMPTS", value_name = "SHOP_MAIL_MAX_ATTEMPTS", default_value = "12",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub mail_max_attempts: u32,
+    /// The shop's page for new passwords, such as `https://shop.example.com/reset?token={token}`.
+    #[arg(long, env = "SHOP_PASSWORD_RESET_URL", value_name = "SHOP_PASSWORD_RESET_URL", value_parser = trimmed)]
+    password_reset_url: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -200,6 +210,11 @@ pub enum ConfigError {
     Staff,
     #[error("SHOP_MAIL_FROM must be a bare e-mail address such as shop@example.com; the name comes from SHOP_NAME")]
     MailFrom,
+    #[error(
+        "SHOP_PASSWORD_RESET_URL must be a web address with {{token}} in it, such as \
+         https://shop.example.com/reset?token={{token}}"
+    )]
+    ResetUrl,
     #[error("SHOP_MONGODB_URI is empty: set it to the address of MongoDB")]
     Store,
 }
@@ -235,13 +250,7 @@ impl Config {
         self.store.validate()?;
         self.queue.queue()?;
         self.auth.staff()?;
-        let from = self.mail.mail_from.as_str();
-        let plain = !from.contains(|c: char| c.is_control() || c.is_whitespace() || "<>\",;".contains(c));
-        if plain && from.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()) {
-            Ok(())
-        } else {
-            Err(ConfigError::MailFrom)
-        }
+        self.mail.validate()
     }
 }
 
@@ -275,6 +284,25 @@ impl QueueConfig {
 }
 
 impl MailConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let from = self.mail_from.as_str();
+        // Strict: what SES says of a sender that it cannot read is easily taken for a fault of the buyer's address.
+        let plain =
+            from.is_ascii() && !from.contains(|c: char| c.is_control() || c.is_whitespace() || "<>\",;".contains(c));
+        if !plain || !EmailAddress::is_valid(from) {
+            return Err(ConfigError::MailFrom);
+        }
+        let fits = |url: &String| {
+            (url.starts_with("https://") || url.starts_with("http://")) && url.matches(reset_link::PLACE).count() == 1
+        };
+        if self.reset_url().as_ref().is_none_or(fits) { Ok(()) } else { Err(ConfigError::ResetUrl) }
+    }
+
+    /// The address of the shop's page for new passwords, with the place for the token in it.
+    pub fn reset_url(&self) -> Option<String> {
+        filled(self.password_reset_url.as_ref())
+    }
+
     pub fn endpoint(&self) -> Option<String> {
         filled(self.ses_endpoint.as_ref())
     }
@@ -413,6 +441,10 @@ mod tests {
     #[case(&["--staff-email", "a@b.c"], "SHOP_STAFF_PASSWORD")]
     #[case(&["--staff-password", "x"], "SHOP_STAFF_EMAIL")]
     #[case(&["--mail-from", "Shop <shop@example.com>"], "SHOP_MAIL_FROM")]
+    #[case(&["--mail-from", "shop@exa_mple..com"], "SHOP_MAIL_FROM")]
+    #[case(&["--mail-from", "bücher@example.com"], "SHOP_MAIL_FROM")]
+    #[case(&["--password-reset-url", "https://shop.example.com/reset"], "SHOP_PASSWORD_RESET_URL")]
+    #[case(&["--password-reset-url", "shop.example.com/reset?token={token}"], "SHOP_PASSWORD_RESET_URL")]
     fn what_does_not_go_together_is_named(#[case] extra: &[&str], #[case] message: &str) {
         let error = read(extra).unwrap().validate().unwrap_err().to_string();
         assert!(error.contains(message), "{error}");

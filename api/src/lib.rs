@@ -15,6 +15,7 @@ pub mod passwords;
 mod probes;
 mod problem;
 pub mod relay;
+pub mod reset_tokens;
 pub mod router;
 mod routes;
 mod server;

@@ -1,16 +1,20 @@
-//! Sends the mails that the orders owe: one sender at a time, never faster than allowed, until the mail service took them.
+//! Sends the mails that orders and password resets owe: one sender at a time, never faster than allowed, until the mail
+//! service took them or they are given up.
 //! Knows nothing of HTTP and decides nothing about orders.
 
+mod deliver;
 mod metrics;
+mod pace;
+mod refusal;
 mod render;
+pub mod reset_link;
 mod send;
 
 use std::{collections::VecDeque, convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
-use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, stream::FuturesUnordered};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use shop_domain::id::ClaimId;
 use shop_runtime::{
     clock::Clock,
@@ -22,18 +26,27 @@ use shop_runtime::{
 use shop_store::{
     StoreError,
     leases::{LeaseRequest, Leases},
-    outbox::{Outbox, PendingMail, Taking},
+    mails::{Mails, PendingMail},
+    outbox::Taking,
+    suppressed_addresses::{Suppressed, SuppressedAddresses},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{metrics::MailerMetrics, render::Templates};
+use self::{
+    deliver::Outcome,
+    metrics::MailerMetrics,
+    pace::{Pace, pause_after},
+    refusal::Verdict,
+    render::Templates,
+    reset_link::ResetLinks,
+};
 pub use self::{render::TemplateError, send::Sender};
 
 const LEASE: &str = "mailer";
 /// The lease's life; renewed every third of it.
 const LEASE_LIFE: SignedDuration = SignedDuration::from_secs(15);
 const RENEWAL: Duration = Duration::from_secs(5);
-/// How long a taken mail is ours: far longer than a round of sending can take.
+/// How long a taken mail is ours: far longer than a round of sending can take, also of a throttled mailer (64 s).
 const CLAIM_LIFE: SignedDuration = SignedDuration::from_secs(180);
 /// Mails of one round, and how many of them are under way at once.
 const ROUND: u32 = 100;
@@ -44,12 +57,16 @@ const IDLE: Duration = Duration::from_millis(500);
 /// What the mailer works with.
 #[derive(Debug, Clone)]
 pub struct MailerDeps {
-    pub outbox: Outbox,
+    pub mails: Mails,
+    pub suppressed_addresses: SuppressedAddresses,
     pub leases: Leases,
     pub ses: aws_sdk_ses::Client,
     pub sender: Sender,
     /// Most mails in a second, as the mail service allows.
     pub per_second: NonZeroU32,
+    /// Refusals after which a mail is given up; outages and throttling are none.
+    pub max_attempts: u32,
+    pub reset_links: ResetLinks,
     pub clock: Clock,
     pub shutdown: Shutdown,
     pub metrics: Metrics,
@@ -92,9 +109,19 @@ enum Round {
     /// Another process sends.
     NotOurs,
     Empty,
-    Sent,
-    /// Nothing could be sent.
-    Failed,
+    Done,
+    /// No more could be sent; how many were before.
+    Held {
+        fault: Verdict,
+        sent: usize,
+    },
+}
+
+/// What was done in a round.
+#[derive(Default)]
+struct Tally {
+    sent: usize,
+    fault: Option<Verdict>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,19 +137,20 @@ enum RoundError {
 impl Mailer {
     async fn run(self: Arc<Self>) {
         let draining = self.deps.shutdown.draining();
-        let mut failures = 0;
+        let (mut pace, mut failures) = (Pace::default(), 0);
         while !draining.is_cancelled() {
-            let pause = match self.round().await {
-                Ok(Round::Sent) => Duration::ZERO,
-                Ok(Round::Empty) => IDLE,
-                Ok(Round::NotOurs) => RENEWAL,
-                Ok(Round::Failed) => pause_after(failures),
+            let (pause, failed) = match self.round(&mut pace).await {
+                Ok(Round::Done) => (Duration::ZERO, 0),
+                Ok(Round::Empty) => (IDLE, 0),
+                Ok(Round::NotOurs) => (RENEWAL, 0),
+                Ok(Round::Held { fault, sent: 0 }) => (pause_after(failures, fault), failures + 1),
+                Ok(Round::Held { fault, .. }) => (pause_after(0, fault), 0),
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "mails wait");
-                    pause_after(failures)
+                    (pause_after(failures, Verdict::ServiceFault), failures + 1)
                 }
             };
-            failures = if pause > IDLE && pause != RENEWAL { failures + 1 } else { 0 };
+            failures = failed;
             draining.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
         if let Err(error) = self.deps.leases.release(LEASE, &self.holder).await {
@@ -130,7 +158,7 @@ impl Mailer {
         }
     }
 
-    async fn round(&self) -> Result<Round, RoundError> {
+    async fn round(&self, pace: &mut Pace) -> Result<Round, RoundError> {
         if !self.hold_lease().await? {
             return Ok(Round::NotOurs);
         }
@@ -138,51 +166,88 @@ impl Mailer {
         if mails.is_empty() {
             return Ok(Round::Empty);
         }
+        let suppressed = self.suppressed_among(&mails).await?;
         let stop = self.deps.shutdown.draining().child_token();
         let renewing = async {
             self.renew().await;
             stop.cancel();
             std::future::pending::<Infallible>().await
         };
-        let sent = tokio::select! {
-            sent = self.send(&mut mails, &stop) => sent,
+        let tally = tokio::select! {
+            tally = self.send((&mut mails, &suppressed), pace, &stop) => tally,
             never = renewing => match never {},
         };
         self.give_back(&mails).await;
-        Ok(if sent == 0 { Round::Failed } else { Round::Sent })
+        Ok(tally.fault.map_or(Round::Done, |fault| Round::Held { fault, sent: tally.sent }))
     }
 
-    /// Sends mails in turn; says how many were sent. After `stop` no more are begun, but what is under way is finished:
-    /// it would be sent twice else.
-    async fn send(&self, mails: &mut VecDeque<PendingMail>, stop: &CancellationToken) -> usize {
-        let (mut under_way, mut sent, mut more) = (FuturesUnordered::new(), 0, true);
+    /// Sends mails in turn. After `stop`, or when one meets a fault that all would meet, no more are begun, but what is
+    /// under way is finished: it would be sent twice else.
+    async fn send(
+        &self,
+        (mails, suppressed): (&mut VecDeque<PendingMail>, &Suppressed),
+        pace: &mut Pace,
+        stop: &CancellationToken,
+    ) -> Tally {
+        let (mut under_way, mut tally, mut more) = (FuturesUnordered::new(), Tally::default(), true);
         loop {
+            let turns = pace.turns();
             tokio::select! {
-                next = stop.run_until_cancelled(self.next(mails)), if more && under_way.len() < AT_ONCE => {
+                next = stop.run_until_cancelled(self.next(mails, turns)), if more && under_way.len() < AT_ONCE => {
                     match next.flatten() {
-                        Some(mail) => under_way.push(self.deliver(mail)),
+                        Some(mail) => under_way.push(self.deliver(mail, suppressed)),
                         None => more = false,
                     }
                 }
-                Some(done) = under_way.next() => sent += usize::from(done),
-                else => return sent,
+                Some(outcome) = under_way.next() => {
+                    self.note(outcome, &mut tally, pace);
+                    more &= tally.fault.is_none();
+                }
+                else => return tally,
+            }
+        }
+    }
+
+    fn note(&self, outcome: Outcome, tally: &mut Tally, pace: &mut Pace) {
+        match outcome {
+            Outcome::Sent => {
+                tally.sent += 1;
+                pace.sent(self.deps.per_second.get());
+            }
+            Outcome::NotSent => {}
+            Outcome::Held(fault) => {
+                // Those that are under way together are throttled together: that counts once.
+                if fault == Verdict::Throttled && tally.fault != Some(fault) {
+                    pace.throttled();
+                }
+                tally.fault = Some(fault);
             }
         }
     }
 
     /// The next mail, as soon as the limit lets it go.
-    async fn next(&self, mails: &mut VecDeque<PendingMail>) -> Option<PendingMail> {
-        if !mails.is_empty() {
-            self.limiter.until_ready().await;
+    async fn next(&self, mails: &mut VecDeque<PendingMail>, turns: u32) -> Option<PendingMail> {
+        for _ in 0..turns {
+            if !mails.is_empty() {
+                self.limiter.until_ready().await;
+            }
         }
         mails.pop_front()
+    }
+
+    async fn suppressed_among(&self, mails: &VecDeque<PendingMail>) -> Result<Suppressed, RoundError> {
+        let suppressed = self.deps.suppressed_addresses.among(mails.iter().map(|mail| &mail.to)).await;
+        if suppressed.is_err() {
+            self.give_back(mails).await;
+        }
+        Ok(suppressed?)
     }
 
     /// Leaves mails that were taken and not begun to whoever sends next.
     async fn give_back(&self, mails: &VecDeque<PendingMail>) {
         let now = self.deps.clock.now();
         for mail in mails {
-            if let Err(error) = self.deps.outbox.postpone_mail(mail, now).await {
+            if let Err(error) = self.deps.mails.put_back(mail, now).await {
                 tracing::debug!(error = chain(&error), "mails that were not begun keep their claim");
                 return;
             }
@@ -211,96 +276,6 @@ impl Mailer {
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let limit = i64::from(self.deps.per_second.get().min(ROUND));
         let taking = Taking { claim, now, until: now.checked_add(CLAIM_LIFE)?, limit };
-        Ok(self.deps.outbox.take_mails(&taking).await?.into())
-    }
-
-    /// Sends one mail and records it, or leaves it for later. True when it was sent.
-    async fn deliver(&self, mail: PendingMail) -> bool {
-        if mail.order.email.is_erased() {
-            return self.drop(&mail).await;
-        }
-        let failure = match self.templates.render(&mail, self.deps.sender.shop()) {
-            Ok(rendered) => match send::send(&self.deps, &mail.order.email, rendered).await {
-                Ok(()) => return self.record(&mail).await,
-                Err(error) => chain(&error),
-            },
-            Err(error) => chain(&error),
-        };
-        let due_at = retry_at(self.deps.clock.now(), mail.attempts);
-        self.metrics.failed.inc();
-        tracing::warn!(order_id = %mail.order.id, kind = ?mail.kind, attempts = mail.attempts, error = failure,
-            retry_at = %due_at, "mail not sent");
-        if let Err(error) = self.deps.outbox.postpone_mail(&mail, due_at).await {
-            tracing::debug!(order_id = %mail.order.id, error = chain(&error), "the mail keeps its claim");
-        }
-        false
-    }
-
-    /// A buyer who erased their account gets no mail. True when the mail was dropped.
-    async fn drop(&self, mail: &PendingMail) -> bool {
-        let dropped = self.deps.outbox.drop_mail(mail).await;
-        if let Err(error) = &dropped {
-            tracing::debug!(order_id = %mail.order.id, error = chain(error), "the mail keeps its claim");
-        }
-        dropped.is_ok()
-    }
-
-    async fn record(&self, mail: &PendingMail) -> bool {
-        self.metrics.sent.inc();
-        let sent_at = self.deps.clock.now();
-        let record = || self.deps.outbox.record_mailed(mail, sent_at);
-        if let Err(error) = record.retry(while_claimed()).when(StoreError::is_transient).await {
-            // It is sent a second time when the claim is over: better twice than never.
-            tracing::warn!(order_id = %mail.order.id, error = chain(&error), "a sent mail stays in the outbox");
-        }
-        true
-    }
-}
-
-/// Recording is idempotent: it is tried again, from 100 ms up to 5 s apart, for as long as nobody else takes the mail.
-fn while_claimed() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times()
-        .with_total_delay(Some(CLAIM_LIFE.unsigned_abs()))
-}
-
-/// How long the mailer rests after so many rounds in which nothing could be sent: 1 s, doubled up to 30 s.
-fn pause_after(failures: u32) -> Duration {
-    Duration::from_secs((1_u64 << failures.min(5)).min(30))
-}
-
-/// When a mail that failed `attempts` times is tried again: 1 s, doubled up to an hour. It is never given up.
-fn retry_at(now: Timestamp, attempts: u32) -> Timestamp {
-    let seconds = (1_i64 << attempts.clamp(1, 13).saturating_sub(1)).min(3_600);
-    now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case(0, 1)]
-    #[case(1, 1)]
-    #[case(2, 2)]
-    #[case(5, 16)]
-    #[case(12, 2_048)]
-    #[case(13, 3_600)]
-    #[case(u32::MAX, 3_600)]
-    fn a_mail_is_tried_again_for_ever(#[case] attempts: u32, #[case] seconds: i64) {
-        assert_eq!(retry_at(Timestamp::UNIX_EPOCH, attempts).as_second(), seconds);
-    }
-
-    #[rstest]
-    #[case(0, 1)]
-    #[case(4, 16)]
-    #[case(5, 30)]
-    #[case(u32::MAX, 30)]
-    fn the_mailer_rests_while_nothing_can_be_sent(#[case] failures: u32, #[case] seconds: u64) {
-        assert_eq!(pause_after(failures), Duration::from_secs(seconds));
+        Ok(self.deps.mails.take(&taking).await?.into())
     }
 }

@@ -27,8 +27,10 @@ use crate::{
         catalogue::{self, CatalogueError},
         erasure::ErasureError,
         inventory::InventoryError,
+        mails::MailError,
         order_events::FollowError,
         orders::{Miss, NotCancellable, OrderError},
+        password_reset::ResetError,
         sessions::SessionError,
         users::UsersError,
     },
@@ -331,6 +333,19 @@ impl From<RedriveError> for Problem {
     }
 }
 
+impl From<MailError> for Problem {
+    fn from(error: MailError) -> Self {
+        match &error {
+            MailError::NoMail(status) => {
+                let detail = "the order has no such mail: it has never been what the mail would say";
+                Self::new(StatusCode::CONFLICT, "no_mail", detail).with("orderStatus", &status)
+            }
+            MailError::Store(store) => store.into(),
+            MailError::Random(_) => Self::internal(&error),
+        }
+    }
+}
+
 fn not_cancellable(why: NotCancellable) -> Problem {
     let (reason, detail) = match why {
         NotCancellable::AlreadyCancelled => ("already_cancelled", Cow::Borrowed("the order is cancelled already")),
@@ -345,6 +360,21 @@ fn not_cancellable(why: NotCancellable) -> Problem {
         }
     };
     Problem::new(StatusCode::CONFLICT, "not_cancellable", detail).with("reason", &reason)
+}
+
+impl From<ResetError> for Problem {
+    fn from(error: ResetError) -> Self {
+        match error {
+            ResetError::InvalidToken => {
+                let detail = "the token is wrong, used or expired: ask for another mail";
+                Self::new(StatusCode::BAD_REQUEST, "invalid_reset_token", detail)
+            }
+            ResetError::Store(store) => (&store).into(),
+            ResetError::Password(PasswordError::Busy) => Self::busy(),
+            ResetError::Sessions(SessionError::Store(ref store)) if store.is_transient() => Self::unavailable(&error),
+            error => Self::internal(&error),
+        }
+    }
 }
 
 fn unknown_products(ids: &[ProductId]) -> Problem {

@@ -17,7 +17,10 @@ use crate::{
     layers::{address, drain, headers, limit, outage, red, request_id, timeout},
     openapi::{self, Document},
     problem::{self, Problem},
-    routes::{account, auth, dead_letters, doctor, inventory, order_events, orders, products, sessions, system, users},
+    routes::{
+        account, auth, dead_letters, doctor, inventory, mails, order_events, orders, password_reset, products,
+        sessions, system, users,
+    },
 };
 
 const API: &str = "/api/v1";
@@ -31,6 +34,8 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout, auth::logout_by_get))
         .routes(routes!(auth::me, account::erase))
         .routes(routes!(account::change_password))
+        .routes(routes!(password_reset::request))
+        .routes(routes!(password_reset::set))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
         .routes(routes!(users::list))
@@ -47,6 +52,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(order_events::events))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(mails::send_again))
 }
 
 /// The OpenAPI document of all routes.

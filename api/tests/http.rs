@@ -30,12 +30,16 @@ mod idempotency;
 mod inventory;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/mails.rs"]
+mod mails;
 #[path = "http/order_events.rs"]
 mod order_events;
 #[path = "http/orders.rs"]
 mod orders;
 #[path = "http/outage.rs"]
 mod outage;
+#[path = "http/password_reset.rs"]
+mod password_reset;
 #[path = "http/process.rs"]
 mod process;
 #[path = "http/protocol.rs"]

@@ -2,7 +2,8 @@
 
 use axum::{
     body,
-    extract::{FromRequest, Request},
+    body::HttpBody,
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
 use http_body_util::LengthLimitError;
@@ -22,18 +23,38 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        if declared_length(&parts.headers).is_some_and(|length| length > MAX_BODY_BYTES) {
-            return Err(too_large());
-        }
-        if !is_json(&parts.headers) {
-            let detail = "the body must be JSON: send Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-        }
-        let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| not_text())?;
-        fields::read(text).map(Self).map_err(Problem::invalid)
+        fields::read(&read_text(request).await?).map(Self).map_err(Problem::invalid)
     }
+}
+
+/// A body that may be left out, or be null.
+impl<S: Send + Sync, T: FromFields> OptionalFromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        let text = read_text(request).await?;
+        if text.trim() == "null" {
+            return Ok(None);
+        }
+        fields::read(&text).map(|value| Some(Self(value))).map_err(Problem::invalid)
+    }
+}
+
+/// The text of a JSON body, whatever it says.
+async fn read_text(request: Request) -> Result<String, Problem> {
+    let (parts, body) = request.into_parts();
+    if declared_length(&parts.headers).is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    if !is_json(&parts.headers) {
+        let detail = "the body must be JSON: send Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
+    String::from_utf8(bytes.into()).map_err(|_| not_text())
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
@@ -85,7 +106,7 @@ mod tests {
 
     async fn status(content_type: &str, body: Vec<u8>) -> StatusCode {
         let request = Request::builder().header(header::CONTENT_TYPE, content_type).body(body.into()).unwrap();
-        match Body::<Name>::from_request(request, &()).await {
+        match <Body<Name> as FromRequest<()>>::from_request(request, &()).await {
             Ok(_) => StatusCode::OK,
             Err(problem) => problem.status,
         }
@@ -121,6 +142,19 @@ mod tests {
     #[tokio::test]
     async fn malformed_json_is_a_bad_request(#[case] body: &[u8]) {
         assert_eq!(status("application/json", body.to_vec()).await, 400);
+    }
+
+    #[rstest]
+    #[case("", Some(false))]
+    #[case(" null", Some(false))]
+    #[case(r#"{"name":"x"}"#, Some(true))]
+    #[case("{", None)]
+    #[tokio::test]
+    async fn a_body_that_may_be_left_out_is_checked_when_it_is_there(#[case] body: &str, #[case] there: Option<bool>) {
+        let json = Request::builder().header(header::CONTENT_TYPE, "application/json");
+        let request = json.body(body.to_owned().into()).unwrap();
+        let read = <Body<Name> as OptionalFromRequest<()>>::from_request(request, &()).await;
+        assert_eq!(read.ok().map(|body| body.is_some()), there);
     }
 
     #[test]

@@ -8,7 +8,11 @@ use aws_sdk_ses::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use shop_store::orders::BuyerEmail;
 
-use super::{MailerDeps, render::Rendered};
+use super::{
+    MailerDeps,
+    refusal::{Refusal, Verdict, judge},
+    render::{Rendered, one_line},
+};
 
 /// In whose name mails are sent.
 #[derive(Debug, Clone)]
@@ -20,7 +24,8 @@ pub struct Sender {
 impl Sender {
     /// `shop` is what buyers see, `address` what the mail service knows.
     pub fn new(shop: &str, address: &str) -> Self {
-        Self { shop: shop.to_owned(), source: format!("{} <{address}>", display_name(shop)) }
+        let shop = one_line(shop);
+        Self { source: format!("{} <{address}>", display_name(&shop)), shop }
     }
 
     pub fn shop(&self) -> &str {
@@ -30,11 +35,10 @@ impl Sender {
 
 /// A display name for a mail header: quoted (RFC 5322), or encoded (RFC 2047) where it has more than ASCII.
 fn display_name(name: &str) -> String {
-    let clean: String = name.chars().filter(|c| !c.is_control()).collect();
-    if clean.is_ascii() {
-        format!("\"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""))
+    if name.is_ascii() {
+        format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
     } else {
-        format!("=?UTF-8?B?{}?=", STANDARD.encode(clean))
+        format!("=?UTF-8?B?{}?=", STANDARD.encode(name))
     }
 }
 
@@ -43,18 +47,39 @@ pub enum SendError {
     #[error("the mail cannot be built")]
     Build(#[from] aws_sdk_ses::error::BuildError),
     /// Without the service's own words: they may repeat the address.
-    #[error("the mail service refused: {0}")]
-    Refused(String),
+    #[error("the mail service refused: {code} (status {status})")]
+    Refused { verdict: Verdict, code: String, status: u16 },
     #[error("the mail service cannot be reached")]
     Unreachable(#[source] Box<SdkError<SendEmailError>>),
 }
 
+impl SendError {
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Build(_) => Verdict::Refused,
+            Self::Refused { verdict, .. } => *verdict,
+            Self::Unreachable(_) => Verdict::ServiceFault,
+        }
+    }
+
+    /// The mail service's code for the refusal, or what else went wrong.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Build(_) => "not built",
+            Self::Refused { code, .. } => code,
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
 impl From<SdkError<SendEmailError>> for SendError {
     fn from(error: SdkError<SendEmailError>) -> Self {
-        match error.as_service_error() {
-            Some(refusal) => Self::Refused(refusal.meta().code().unwrap_or("no code").to_owned()),
-            None => Self::Unreachable(Box::new(error)),
-        }
+        let SdkError::ServiceError(answer) = &error else { return Self::Unreachable(Box::new(error)) };
+        let (status, meta) = (answer.raw().status().as_u16(), answer.err().meta());
+        let (code, message) = (meta.code().unwrap_or_default(), meta.message().unwrap_or_default());
+        let verdict = judge(&Refusal { status, code, message });
+        let code = if code.is_empty() { "no code" } else { code };
+        Self::Refused { verdict, code: code.to_owned(), status }
     }
 }
 
@@ -77,7 +102,7 @@ mod tests {
     #[case("Xhipment", "\"Xhipment\" <a@b>")]
     #[case("A \"B\", C", "\"A \\\"B\\\", C\" <a@b>")]
     #[case("Bücher", "=?UTF-8?B?QsO8Y2hlcg==?= <a@b>")]
-    #[case("A\r\nBcc: x", "\"ABcc: x\" <a@b>")]
+    #[case("A\r\nBcc: x", "\"A Bcc: x\" <a@b>")]
     fn the_shops_name_is_a_safe_header(#[case] shop: &str, #[case] source: &str) {
         assert_eq!(Sender::new(shop, "a@b").source, source);
     }

@@ -16,12 +16,15 @@ use shop_domain::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Amount, ProblemBody};
+use super::{
+    Amount, ProblemBody,
+    mails::{MailKindSchema, MailStateSchema},
+};
 use crate::{
     app::App,
     extract::{Body, CurrentUser, Fields, FromFields, Id, IdempotencyKey, Limit, Query, to_cursor},
     problem::Problem,
-    service::orders::{Cancelled, OrderCursor, OrderQuery, OrderView, Placed, Reason},
+    service::orders::{Cancelled, MailReason, OrderCursor, OrderQuery, OrderView, Placed, Reason, ViewedMail},
 };
 
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -128,6 +131,22 @@ pub struct Step {
     reason: Option<&'static str>,
 }
 
+/// What became of a mail.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MailEnd {
+    #[schema(value_type = MailKindSchema)]
+    kind: &'static str,
+    #[schema(value_type = MailStateSchema)]
+    state: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// How often it was offered to the mail service.
+    attempts: u32,
+    /// Why it was not sent: `address_rejected`, `refused` or `not_rendered`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
 /// An order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +166,9 @@ pub struct OrderDetail {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shortages: Vec<ShortLine>,
     history: Vec<Step>,
+    /// What became of the order's mails; one that is on its way is not in it yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mails: Vec<MailEnd>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -295,9 +317,15 @@ fn detail(order: &OrderView) -> OrderDetail {
         history: history
             .map(|step| Step { status: step.status, at: step.at, reason: step.reason.map(Reason::as_str) })
             .collect(),
+        mails: order.mails.iter().map(mail_end).collect(),
         created_at: order.created_at,
         updated_at: order.updated_at,
     }
+}
+
+fn mail_end(mail: &ViewedMail) -> MailEnd {
+    let (kind, state, reason) = (mail.kind.as_str(), mail.state.as_str(), mail.reason.map(MailReason::as_str));
+    MailEnd { kind, state, at: mail.at, attempts: mail.attempts, reason }
 }
 
 /// The lines of an order with their prices.

@@ -70,6 +70,11 @@ impl NewPassword {
         let fits = text.chars().count() >= min && text.len() <= MAX_PASSWORD_BYTES;
         if fits { Ok(Self(text.into())) } else { Err(InvalidPassword { min }) }
     }
+
+    /// The password itself: only for the pool that hashes it.
+    pub fn into_secret(self) -> SecretString {
+        self.0
+    }
 }
 
 /// The accounts of the shop.

@@ -27,7 +27,10 @@ use shop_store::{
 };
 
 pub use self::cancel::{Cancelled, NotCancellable};
-pub use shop_store::orders::{OrderView, Reason};
+pub use shop_store::{
+    mails::MailReason,
+    orders::{OrderView, Reason, ViewedMail},
+};
 
 use super::sessions::Principal;
 use crate::relay::RelayHandle;

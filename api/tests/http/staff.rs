@@ -37,6 +37,7 @@ fn staff_routes() -> Vec<(Method, String, Value, u16)> {
         (Method::GET, "/admin/doctor".into(), Value::Null, 200),
         (Method::GET, "/admin/dead-letters".into(), Value::Null, 200),
         (Method::POST, "/admin/dead-letters/redrive".into(), json!({}), 202),
+        (Method::POST, format!("/orders/{UNKNOWN}/mails"), Value::Null, 404),
     ]
 }
 
@@ -105,6 +106,8 @@ fn the_tables_are_complete() {
         "post /auth/refresh-token",
         "post /auth/logout",
         "get /auth/logout",
+        "post /auth/password-reset",
+        "post /auth/password-reset/{token}",
         "get /products",
         "get /products/{id}",
         "get /health",

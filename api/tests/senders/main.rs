@@ -1,7 +1,9 @@
 //! Relay, mailer and sweeper against real servers: nothing that is owed gets lost, and nothing newer gets erased.
 
 mod mailer;
+mod refusals;
 mod relay;
+mod ses;
 mod sweeper;
 
 use shop_runtime::metrics::Metrics;

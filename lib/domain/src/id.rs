@@ -81,6 +81,8 @@ id!(/// A login session; also the family of its refresh tokens.
     SessionId);
 id!(/// A batch of stock changes made by staff.
     AdjustmentId);
+id!(/// A request for a new password.
+    PasswordResetId);
 id!(/// One entry of a document's outbox.
     OutboxId);
 id!(/// One taking of outbox entries by a sender: whoever holds it may remove them.

@@ -44,9 +44,11 @@ pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &Secret
     aws_sdk_sqs::Client::from_conf(config)
 }
 
-/// An SES client.
+/// An SES client. It tries once: a repetition here would escape the sender's limit, and could send a mail twice.
 pub async fn ses(service: &Service) -> aws_sdk_ses::Client {
-    aws_sdk_ses::Client::new(&load(service, Duration::from_secs(10)).await)
+    let config = load(service, Duration::from_secs(10)).await;
+    let once = aws_sdk_ses::config::Builder::from(&config).retry_config(RetryConfig::disabled());
+    aws_sdk_ses::Client::from_conf(once.build())
 }
 
 /// None only if the context cannot be built, which the certificates' check has ruled out.

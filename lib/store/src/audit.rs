@@ -33,10 +33,14 @@ pub struct Books {
     pub sold_by_orders: Stock,
     /// The same by the ledger.
     pub sold_by_ledger: Stock,
-    /// How often orders came to a state that the buyer is told of by mail.
+    /// How often orders came to a state that the buyer is told of by mail, and how often staff asked for a mail again.
     pub mails_owed: u64,
     pub mails_sent: u64,
+    /// Mails that were given up or not sent to a suppressed address.
+    pub mails_unsent: u64,
     pub mails_waiting: u64,
+    /// Mails that staff asked for once more.
+    pub mails_asked_again: u64,
     /// Orders whose message was delivered more than once.
     pub redelivered: u64,
 }
@@ -55,9 +59,11 @@ impl Books {
         faults.extend(
             self.stock.iter().filter(|(_, level)| **level < 0).map(|(row, n)| format!("{row} has {n} in stock")),
         );
-        let (owed, sent, waiting) = (self.mails_owed, self.mails_sent, self.mails_waiting);
-        if owed != sent + waiting {
-            faults.push(format!("{owed} mails are owed, but {sent} were sent and {waiting} wait"));
+        let (owed, sent, unsent) = (self.mails_owed, self.mails_sent, self.mails_unsent);
+        let waiting = self.mails_waiting;
+        if owed != sent + unsent + waiting {
+            let why = format!("{sent} were sent, {unsent} given up and {waiting} wait");
+            faults.push(format!("{owed} mails are owed, but {why}"));
         }
         faults
     }
@@ -113,7 +119,7 @@ impl Audit {
             books.orders.insert(status.as_str(), count);
         }
         books.redelivered = self.orders.count_documents(doc! { "deliveries": { "$gt": 1 } }).await?;
-        (books.mails_owed, books.mails_sent, books.mails_waiting) = self.mails().await?;
+        self.count_mails(&mut books).await?;
         Ok(books)
     }
 
@@ -157,13 +163,15 @@ impl Audit {
         Ok(sums.map_ok(StockRow::into_level).try_collect().await?)
     }
 
-    /// Mails owed, sent and waiting. An order may owe several: processed, then cancelled.
-    async fn mails(&self) -> Result<(u64, u64, u64), StoreError> {
+    /// An order may owe several mails: processed, then cancelled.
+    async fn count_mails(&self, books: &mut Books) -> Result<(), StoreError> {
         #[derive(Deserialize)]
         struct Sums {
-            owed: i64,
-            sent: i64,
+            told: i64,
+            concluded: i64,
+            unsent: i64,
             waiting: i64,
+            asked_again: i64,
         }
         let is_mail = doc! { "$filter": {
             "input": { "$ifNull": ["$outbox", []] }, "as": "entry",
@@ -172,16 +180,28 @@ impl Audit {
         let is_told = doc! { "$filter": {
             "input": "$history", "as": "step", "cond": { "$ne": ["$$step.status", "Pending"] },
         } };
+        // Records of the first version have no state: they were sent.
+        let is_unsent = doc! { "$filter": {
+            "input": { "$ifNull": ["$mails", []] }, "as": "mail",
+            "cond": { "$in": ["$$mail.state", ["GivenUp", "Suppressed"]] },
+        } };
         let group = doc! { "$group": {
             "_id": null,
-            "owed": { "$sum": { "$size": is_told } },
-            "sent": { "$sum": { "$size": { "$ifNull": ["$mails", []] } } },
+            "told": { "$sum": { "$size": is_told } },
+            "concluded": { "$sum": { "$size": { "$ifNull": ["$mails", []] } } },
+            "unsent": { "$sum": { "$size": is_unsent } },
             "waiting": { "$sum": { "$size": is_mail } },
+            "asked_again": { "$sum": { "$ifNull": ["$mailsAskedAgain", 0] } },
         } };
         let mut sums = self.orders.aggregate([group]).with_type::<Sums>().await?;
-        let sums = sums.try_next().await?;
+        let Some(sums) = sums.try_next().await? else { return Ok(()) };
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        Ok(sums.map_or((0, 0, 0), |sums| (count(sums.owed), count(sums.sent), count(sums.waiting))))
+        books.mails_sent = count(sums.concluded - sums.unsent);
+        books.mails_unsent = count(sums.unsent);
+        books.mails_waiting = count(sums.waiting);
+        books.mails_asked_again = count(sums.asked_again);
+        books.mails_owed = count(sums.told + sums.asked_again);
+        Ok(())
     }
 }
 
@@ -206,7 +226,9 @@ mod tests {
             sold_by_ledger: row(3),
             mails_owed: 3,
             mails_sent: 2,
+            mails_unsent: 1,
             mails_waiting: 1,
+            mails_asked_again: 1,
             redelivered: 0,
         };
         assert_eq!(right.faults(), Vec::<String>::new());

@@ -13,8 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     StoreError, adjustments::Adjustments, audit::Audit, dead_letters::DeadLetters, erasures::Erasures, gate::Gate,
-    leases::Leases, migrate, movements::Ledger, offers::Offers, orders::Orders, outbox::Outbox, products::Products,
-    sessions::Sessions, stock::StockRows, transaction::Transaction, unfinished::Unfinished, users::Users,
+    leases::Leases, mails::Mails, migrate, movements::Ledger, offers::Offers, orders::Orders, outbox::Outbox,
+    password_resets::PasswordResets, products::Products, sessions::Sessions, stock::StockRows,
+    suppressed_addresses::SuppressedAddresses, transaction::Transaction, unfinished::Unfinished, users::Users,
 };
 
 /// How long a request waits for a usable server before it fails.
@@ -41,6 +42,9 @@ pub struct Store {
     /// Whether MongoDB answers, as long as somebody runs [`Store::watch`].
     pub gate: Gate,
     pub erasures: Erasures,
+    pub mails: Mails,
+    pub suppressed_addresses: SuppressedAddresses,
+    pub password_resets: PasswordResets,
     database: Database,
     /// On a connection of its own: a ping must not wait for those who wait for one.
     pings: Database,
@@ -97,6 +101,9 @@ impl Store {
             sessions: Sessions::new(database),
             gate: Gate::new(),
             erasures: Erasures::new(database),
+            mails: Mails::new(database),
+            suppressed_addresses: SuppressedAddresses::new(database),
+            password_resets: PasswordResets::new(database),
             database: database.clone(),
             pings,
         }

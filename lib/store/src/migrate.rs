@@ -12,6 +12,7 @@ use crate::{
     adjustments::{self, Adjustments},
     erasures::{self, Erasures},
     orders::{self, Orders},
+    password_resets::{self, PasswordResets},
     products::{self, Products},
     sessions::{self, Sessions},
     stock::{self, StockRows},
@@ -29,6 +30,7 @@ fn plan() -> Vec<(&'static str, Vec<IndexModel>)> {
         (users::COLLECTION, Users::indexes()),
         (sessions::COLLECTION, Sessions::indexes()),
         (erasures::COLLECTION, Erasures::indexes()),
+        (password_resets::COLLECTION, PasswordResets::indexes()),
     ]
 }
 

@@ -8,7 +8,7 @@ use shop_domain::id::OrderId;
 
 use crate::{order_events::channel, orders::OrderView, redis_link::RedisLink};
 
-/// How long an order that waits is worth keeping, and one that is decided.
+/// How long an order is worth keeping of which more is to come, such as its mail, and one that is decided.
 const PENDING_TTL: Duration = Duration::from_secs(2);
 const SETTLED_TTL: Duration = Duration::from_mins(5);
 
@@ -57,12 +57,22 @@ impl OrderCache {
     pub async fn put(&self, order: &OrderView) {
         let Some(link) = self.0.as_ref() else { return };
         let Ok(json) = serde_json::to_string(order) else { return };
-        let ttl = if order.status.is_settled() { SETTLED_TTL } else { PENDING_TTL };
+        let ttl = if order.status.is_settled() && !order.mail_waits { SETTLED_TTL } else { PENDING_TTL };
         let mut connection = link.connection();
         let mut invocation = SET_IF_NEWER.key(key(link, &order.id));
         invocation.arg(order.version).arg(json).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         invocation.arg(channel(link.shop())).arg(order.id.as_str());
         let _stored: Option<i64> = link.attempt(invocation.invoke_async(&mut connection)).await;
+    }
+
+    /// More of a decided order is to come: what is kept of it ends soon. It is not removed at once, so that until then
+    /// nothing older takes its place.
+    pub async fn expect_more(&self, id: &OrderId) {
+        let Some(link) = self.0.as_ref() else { return };
+        let millis = u64::try_from(PENDING_TTL.as_millis()).unwrap_or(u64::MAX);
+        let command = redis::cmd("PEXPIRE").arg(key(link, id)).arg(millis).to_owned();
+        let mut connection = link.connection();
+        let _kept: Option<i64> = link.attempt(command.query_async(&mut connection)).await;
     }
 }
 

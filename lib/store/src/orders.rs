@@ -21,8 +21,8 @@ use crate::{
 
 mod document;
 pub use document::{
-    BuyerEmail, HistoryEntry, Idempotency, LastFailure, NewOrderDocument, OrderDocument, OrderView, Restock, SentMail,
-    Settlement, Sweeps, ViewedStep,
+    BuyerEmail, HistoryEntry, Idempotency, LastFailure, NewOrderDocument, OrderDocument, OrderView, Restock,
+    Settlement, Sweeps, ViewedMail, ViewedStep,
 };
 pub use shop_domain::order::Reason;
 
@@ -159,7 +159,7 @@ impl Orders {
     pub async fn anonymise(&self, user: &UserId) -> Result<(), StoreError> {
         let change = doc! {
             "$set": { "email": BuyerEmail::erased().expose() },
-            "$pull": { "outbox": { "kind": { "$in": crate::outbox::MAILS.to_vec() } } },
+            "$pull": { "outbox": { "kind": { "$in": crate::mails::OF_ORDERS.to_vec() } } },
         };
         self.collection.update_many(doc! { "userId": user.as_str() }, change).await?;
         Ok(())
@@ -268,7 +268,7 @@ fn record(change: &mut Document, failure: Bson) {
     }
 }
 
-fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
+pub(crate) fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError> {
     serialize_to_bson(value).map_err(|error| StoreError::Unreadable(error.into()))
 }
 

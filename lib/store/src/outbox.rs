@@ -1,4 +1,4 @@
-//! The outboxes inside `orders` and `adjustments`: what still has to be sent, claimed and removed entry by entry.
+//! The outboxes inside documents: what still has to be sent, claimed and removed entry by entry; `mails` has the mails' part.
 //! An entry is removed only by its own id and claim, so a late clear can never erase a newer one.
 
 use jiff::{Timestamp, ToSpan};
@@ -15,7 +15,7 @@ use shop_domain::{
 
 use crate::{
     StoreError, adjustments, bulk, dates,
-    orders::{self, ACCEPTOR_LEASE_SECONDS, OrderDocument},
+    orders::{self, ACCEPTOR_LEASE_SECONDS},
 };
 
 /// What an entry asks for: a queue message or a mail.
@@ -27,32 +27,16 @@ pub enum OutboxKind {
     ConfirmationMail,
     FailureMail,
     CancellationMail,
-}
-
-/// The mails of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum MailKind {
-    Confirmation,
-    Failure,
-    Cancellation,
+    PasswordResetMail,
 }
 
 impl OutboxKind {
-    fn mail(self) -> Option<MailKind> {
-        match self {
-            Self::ConfirmationMail => Some(MailKind::Confirmation),
-            Self::FailureMail => Some(MailKind::Failure),
-            Self::CancellationMail => Some(MailKind::Cancellation),
-            Self::OrderPlaced | Self::OrderCancelled | Self::StockAdjusted => None,
-        }
-    }
-
     fn message(self, document: &str) -> Option<Message> {
         match self {
             Self::OrderPlaced => document.parse().ok().map(|order_id| Message::OrderPlaced { order_id }),
             Self::OrderCancelled => document.parse().ok().map(|order_id| Message::OrderCancelled { order_id }),
             Self::StockAdjusted => document.parse().ok().map(|adjustment_id| Message::StockAdjusted { adjustment_id }),
-            Self::ConfirmationMail | Self::FailureMail | Self::CancellationMail => None,
+            Self::ConfirmationMail | Self::FailureMail | Self::CancellationMail | Self::PasswordResetMail => None,
         }
     }
 }
@@ -109,16 +93,6 @@ impl PendingSend {
     }
 }
 
-/// A claimed entry that becomes a mail, with the order it is about.
-#[derive(Debug, Clone)]
-pub struct PendingMail {
-    pub order: OrderDocument,
-    pub kind: MailKind,
-    pub entry: OutboxId,
-    pub claim: ClaimId,
-    pub attempts: u32,
-}
-
 /// One taking of due entries.
 #[derive(Debug, Clone)]
 pub struct Taking {
@@ -138,7 +112,6 @@ pub struct Outbox {
 }
 
 const SENDS: [&str; 3] = ["OrderPlaced", "OrderCancelled", "StockAdjusted"];
-pub(crate) const MAILS: [&str; 3] = ["ConfirmationMail", "FailureMail", "CancellationMail"];
 
 #[derive(Deserialize)]
 struct Holder {
@@ -173,24 +146,6 @@ impl Outbox {
         Ok(sends)
     }
 
-    /// Takes due mail entries of orders, oldest first.
-    pub async fn take_mails(&self, taking: &Taking) -> Result<Vec<PendingMail>, StoreError> {
-        let orders: Vec<OrderDocument> = self.take(orders::COLLECTION, &MAILS, taking).await?;
-        let mut mails = Vec::with_capacity(orders.len());
-        for order in orders {
-            let taken = order.outbox.iter().filter(|entry| entry.claim.as_ref() == Some(&taking.claim));
-            let taken: Vec<_> = taken.filter_map(|entry| Some((entry.kind.mail()?, entry.clone()))).collect();
-            mails.extend(taken.into_iter().map(|(kind, entry)| PendingMail {
-                order: order.clone(),
-                kind,
-                entry: entry.id,
-                claim: taking.claim.clone(),
-                attempts: entry.attempts,
-            }));
-        }
-        Ok(mails)
-    }
-
     /// Removes entries that the queue took. Returns how many were still ours to remove.
     pub async fn remove(&self, sent: &[PendingSend]) -> Result<u64, StoreError> {
         self.change(sent, |send| doc! { "$pull": { "outbox": own(&send.entry, &send.claim) } }).await
@@ -199,35 +154,6 @@ impl Outbox {
     /// Leaves entries that could not be sent until `due_at`.
     pub async fn postpone(&self, unsent: &[PendingSend], due_at: Timestamp) -> Result<u64, StoreError> {
         self.change(unsent, |_| doc! { "$set": { "outbox.$.dueAt": dates::bson(due_at) } }).await
-    }
-
-    /// Removes a mail's entry and records the sending. False when it was no longer ours.
-    pub async fn record_mailed(&self, mail: &PendingMail, now: Timestamp) -> Result<bool, StoreError> {
-        let kind = match mail.kind {
-            MailKind::Confirmation => "Confirmation",
-            MailKind::Failure => "Failure",
-            MailKind::Cancellation => "Cancellation",
-        };
-        let change = doc! {
-            "$pull": { "outbox": own(&mail.entry, &mail.claim) },
-            "$push": { "mails": { "kind": kind, "sentAt": dates::bson(now) } },
-        };
-        self.change_mail(mail, change).await
-    }
-
-    /// Removes a mail's entry that nobody is to get. False when it was no longer ours.
-    pub async fn drop_mail(&self, mail: &PendingMail) -> Result<bool, StoreError> {
-        self.change_mail(mail, doc! { "$pull": { "outbox": own(&mail.entry, &mail.claim) } }).await
-    }
-
-    /// Leaves a mail that could not be sent until `due_at`. False when it was no longer ours.
-    pub async fn postpone_mail(&self, mail: &PendingMail, due_at: Timestamp) -> Result<bool, StoreError> {
-        self.change_mail(mail, doc! { "$set": { "outbox.$.dueAt": dates::bson(due_at) } }).await
-    }
-
-    async fn change_mail(&self, mail: &PendingMail, change: Document) -> Result<bool, StoreError> {
-        let update = bulk::update(ours(mail.order.id.as_str(), &mail.entry, &mail.claim), change);
-        Ok(bulk::run(&self.database, orders::COLLECTION, vec![update]).await? == 1)
     }
 
     async fn change(
@@ -248,7 +174,7 @@ impl Outbox {
     }
 
     /// Marks due entries of `kinds` with the claim, each only if it is still as it was seen, and reads the marked ones.
-    async fn take<D: DeserializeOwned + Send + Sync>(
+    pub(crate) async fn take<D: DeserializeOwned + Send + Sync>(
         &self,
         collection: &str,
         kinds: &[&str],
@@ -310,7 +236,7 @@ fn marks<'a>(holder: &'a Holder, kinds: &'a [&str], taking: &'a Taking) -> impl 
     })
 }
 
-fn kind_name(kind: OutboxKind) -> &'static str {
+pub(crate) fn kind_name(kind: OutboxKind) -> &'static str {
     match kind {
         OutboxKind::OrderPlaced => "OrderPlaced",
         OutboxKind::OrderCancelled => "OrderCancelled",
@@ -318,6 +244,7 @@ fn kind_name(kind: OutboxKind) -> &'static str {
         OutboxKind::ConfirmationMail => "ConfirmationMail",
         OutboxKind::FailureMail => "FailureMail",
         OutboxKind::CancellationMail => "CancellationMail",
+        OutboxKind::PasswordResetMail => "PasswordResetMail",
     }
 }
 
@@ -328,11 +255,11 @@ fn collection_of(message: &Message) -> &'static str {
     }
 }
 
-fn own(entry: &OutboxId, claim: &ClaimId) -> Document {
+pub(crate) fn own(entry: &OutboxId, claim: &ClaimId) -> Document {
     doc! { "id": entry.as_str(), "claim": claim.as_str() }
 }
 
-fn ours(document: &str, entry: &OutboxId, claim: &ClaimId) -> Document {
+pub(crate) fn ours(document: &str, entry: &OutboxId, claim: &ClaimId) -> Document {
     doc! { "_id": document, "outbox": { "$elemMatch": own(entry, claim) } }
 }
 

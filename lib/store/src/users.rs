@@ -95,6 +95,13 @@ impl Users {
         Ok(())
     }
 
+    /// Replaces a forgotten password's hash, which ends the account's sessions. False when it is no longer the one that was
+    /// read.
+    pub async fn reset_password(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
+        let change = doc! { "$set": { "passwordHash": hash }, "$inc": { "passwordVersion": 1_i64 } };
+        Ok(self.collection.update_one(unchanged(user), change).await?.matched_count == 1)
+    }
+
     /// Makes an account a staff account with this password, which ends its sessions. The account as it is then; None when
     /// its password is no longer the one that was read.
     pub async fn make_staff(&self, user: &User, hash: &str) -> Result<Option<User>, StoreError> {

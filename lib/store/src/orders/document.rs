@@ -14,7 +14,8 @@ use shop_domain::{
 
 use crate::{
     dates,
-    outbox::{MailKind, OutboxEntry},
+    mails::{MailKind, MailReason, MailRecord, MailState},
+    outbox::OutboxEntry,
 };
 
 /// An e-mail address that cannot be logged by accident.
@@ -76,15 +77,6 @@ pub struct Idempotency {
     pub body_hash: String,
 }
 
-/// A mail that the mail service took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SentMail {
-    pub kind: MailKind,
-    #[serde(with = "dates")]
-    pub sent_at: Timestamp,
-}
-
 /// How often forgotten work was put on the outbox again, and when it may be next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -126,7 +118,7 @@ pub struct OrderDocument {
     #[serde(default)]
     pub outbox: Vec<OutboxEntry>,
     #[serde(default)]
-    pub mails: Vec<SentMail>,
+    pub mails: Vec<MailRecord>,
     #[serde(with = "dates")]
     pub created_at: Timestamp,
     #[serde(with = "dates")]
@@ -196,6 +188,11 @@ pub struct OrderView {
     pub reason: Option<Reason>,
     pub shortages: Vec<Shortage>,
     pub history: Vec<ViewedStep>,
+    #[serde(default)]
+    pub mails: Vec<ViewedMail>,
+    /// A mail is on its way: what is shown of the mails changes soon.
+    #[serde(default)]
+    pub mail_waits: bool,
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -207,6 +204,23 @@ pub struct ViewedStep {
     pub status: Status,
     pub at: Timestamp,
     pub reason: Option<Reason>,
+}
+
+/// A [`MailRecord`] with its time as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewedMail {
+    pub kind: MailKind,
+    pub state: MailState,
+    pub at: Timestamp,
+    pub attempts: u32,
+    pub reason: Option<MailReason>,
+}
+
+impl From<&MailRecord> for ViewedMail {
+    fn from(record: &MailRecord) -> Self {
+        let MailRecord { kind, state, at, attempts, reason } = *record;
+        Self { kind, state, at, attempts, reason }
+    }
 }
 
 impl OrderDocument {
@@ -224,6 +238,8 @@ impl OrderDocument {
             reason: self.reason,
             shortages: self.shortages.clone(),
             history: self.history.iter().map(step).collect(),
+            mails: self.mails.iter().map(ViewedMail::from).collect(),
+            mail_waits: self.outbox.iter().any(|entry| MailKind::of(entry.kind).is_some()),
             version: self.version,
             created_at: self.created_at,
             updated_at: self.updated_at,

@@ -1,5 +1,6 @@
 //! Taking and removing outbox entries: nobody takes what another holds, and nobody removes what is not theirs.
 
+use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use shop_domain::{
     id::{ClaimId, OrderId, OutboxId},
@@ -8,8 +9,9 @@ use shop_domain::{
 };
 use shop_harness::{Shop, bits, with_shop};
 use shop_store::{
+    mails::{Conclusion, MailKind, MailReason, MailState, PendingMail, Subject},
     orders::{NewOrderDocument, Reason, Settlement},
-    outbox::{MailKind, OutboxEntry, OutboxKind, PendingSend, Taking},
+    outbox::{OutboxEntry, OutboxKind, PendingSend, Taking},
 };
 
 fn now() -> Timestamp {
@@ -118,20 +120,59 @@ async fn a_mail_is_taken_apart_from_messages_and_recorded_when_sent() -> anyhow:
             Settlement { id, from, to, reason: None, shortages: Vec::new(), outbox: vec![mail.clone()], at: now() };
         shop.store.orders.settle(&settlement).await?;
 
-        let outbox = &shop.store.outbox;
-        let mails = outbox.take_mails(&taking(later(100))?).await?;
+        let mails = shop.store.mails.take(&taking(later(100))?).await?;
         assert_eq!(mails.len(), 1);
-        assert_eq!((mails[0].kind, &mails[0].entry, &mails[0].order.id), (MailKind::Confirmation, &mail.id, &new.id));
-        assert_eq!(mails[0].order.email.expose(), "buyer@example.org");
-        assert!(outbox.record_mailed(&mails[0], later(101)).await?);
-        assert!(!outbox.record_mailed(&mails[0], later(102)).await?);
+        assert!(matches!(&mails[0].subject, Subject::Order(order, MailKind::Confirmation) if order.id == new.id));
+        assert_eq!((&mails[0].entry, mails[0].to.expose()), (&mail.id, "buyer@example.org"));
+        let sent = Conclusion { state: MailState::Sent, reason: None, attempts: 1, at: later(101) };
+        assert!(shop.store.mails.conclude(&mails[0], &sent).await?);
+        assert!(!shop.store.mails.conclude(&mails[0], &Conclusion { at: later(102), ..sent }).await?);
         let order = shop.order(&new.id).await?;
         assert_eq!(
-            order.mails.iter().map(|sent| (sent.kind, sent.sent_at)).collect::<Vec<_>>(),
-            [(MailKind::Confirmation, later(101))]
+            order.mails.iter().map(|mail| (mail.kind, mail.state, mail.at)).collect::<Vec<_>>(),
+            [(MailKind::Confirmation, MailState::Sent, later(101))]
         );
         // The message to the queue is still there.
         assert_eq!(order.outbox.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [OutboxKind::OrderPlaced]);
+        Ok(())
+    })
+    .await
+}
+
+/// Takes the one mail that is due.
+async fn the_mail(shop: &Shop, at: Timestamp) -> anyhow::Result<PendingMail> {
+    let mut mails = shop.store.mails.take(&taking(at)?).await?;
+    assert_eq!(mails.len(), 1);
+    mails.pop().context("a mail is due")
+}
+
+#[tokio::test]
+async fn a_mail_that_was_put_back_is_charged_no_attempt_and_a_refused_one_is() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let (new, _) = accepted(&shop).await?;
+        let entry = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::FailureMail, now());
+        assert!(shop.store.mails.owe_again(&new.id, &entry).await?);
+        let twin = OutboxEntry { id: OutboxId::from_bits(bits()?), ..entry };
+        assert!(!shop.store.mails.owe_again(&new.id, &twin).await?, "one waits already");
+
+        let first = the_mail(&shop, later(1)).await?;
+        assert_eq!(first.attempts, 1);
+        assert!(shop.store.mails.put_back(&first, later(5)).await?);
+        let second = the_mail(&shop, later(5)).await?;
+        assert_eq!(second.attempts, 1);
+        assert!(!shop.store.mails.put_back(&first, later(6)).await?, "no longer the first taker's");
+        assert!(shop.store.mails.postpone(&second, later(9)).await?);
+        let third = the_mail(&shop, later(9)).await?;
+        assert_eq!(third.attempts, 2);
+
+        let (state, reason) = (MailState::GivenUp, Some(MailReason::Refused));
+        assert!(shop.store.mails.conclude(&third, &Conclusion { state, reason, attempts: 2, at: later(9) }).await?);
+        let order = shop.order(&new.id).await?;
+        assert_eq!((order.mails[0].state, order.mails[0].reason, order.mails[0].attempts), (state, reason, 2));
+        assert!(!order.view().mail_waits);
+        let books = shop.store.audit.read().await?;
+        assert_eq!((books.mails_sent, books.mails_unsent, books.mails_asked_again), (0, 1, 1));
+        assert_eq!(books.faults(), Vec::<String>::new());
         Ok(())
     })
     .await
@@ -149,8 +190,8 @@ async fn an_order_that_cannot_be_read_holds_up_no_other_mail() -> anyhow::Result
             assert!(shop.store.orders.settle(&settlement).await?);
         }
         shop.spoil(&spoiled.id).await?;
-        let mails = shop.store.outbox.take_mails(&taking(later(1))?).await?;
-        assert_eq!(mails.iter().map(|mail| &mail.order.id).collect::<Vec<_>>(), [&sound.id]);
+        let mails = shop.store.mails.take(&taking(later(1))?).await?;
+        assert_eq!(mails.iter().map(PendingMail::about).collect::<Vec<_>>(), [sound.id.as_str()]);
         Ok(())
     })
     .await

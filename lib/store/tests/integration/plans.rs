@@ -18,6 +18,7 @@ use shop_store::{
     StoreError,
     adjustments::AdjustmentOutcome,
     leases::LeaseRequest,
+    mails::{Conclusion, MailState},
     movements::LedgerSearch,
     orders::{Listing, OrderDocument, Reason, Settlement, Viewer},
     outbox::{OutboxEntry, OutboxKind, Taking},
@@ -234,10 +235,12 @@ async fn outboxes(shop: &Shop, product: &ProductId) -> anyhow::Result<()> {
     let sends = outbox.take_sends(&taking()?).await?;
     outbox.postpone(&sends, later).await?;
     outbox.remove(&sends).await?;
-    let mails = outbox.take_mails(&taking()?).await?;
+    let mails = shop.store.mails.take(&taking()?).await?;
     for mail in &mails {
-        outbox.postpone_mail(mail, later).await?;
-        outbox.record_mailed(mail, later).await?;
+        shop.store.mails.postpone(mail, later).await?;
+        shop.store.mails.put_back(mail, later).await?;
+        let end = Conclusion { state: MailState::Sent, reason: None, attempts: 1, at: later };
+        shop.store.mails.conclude(mail, &end).await?;
     }
     assert!(!sends.is_empty() && !mails.is_empty());
     Ok(())
