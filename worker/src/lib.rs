@@ -8,6 +8,7 @@ pub mod delivery;
 mod gate;
 mod handle;
 mod metrics;
+mod pace;
 mod report;
 mod start;
 
