@@ -18,6 +18,7 @@ use shop_runtime::{
     metrics::Metrics,
     shutdown::Shutdown,
     telemetry::chain,
+    trace,
 };
 use shop_store::{
     StoreError,
@@ -25,6 +26,7 @@ use shop_store::{
     outbox::{Outbox, PendingMail, Taking},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use self::{metrics::MailerMetrics, render::Templates};
 pub use self::{render::TemplateError, send::Sender};
@@ -214,8 +216,17 @@ impl Mailer {
         Ok(self.deps.outbox.take_mails(&taking).await?.into())
     }
 
-    /// Sends one mail and records it, or leaves it for later. True when it was sent.
+    /// Sends one mail and records it, or leaves it for later. True when it was sent. A span in the trace of its cause.
     async fn deliver(&self, mail: PendingMail) -> bool {
+        let span = send::span(&mail);
+        let sent = self.attempt(mail).instrument(span.clone()).await;
+        if !sent {
+            trace::failed(&span);
+        }
+        sent
+    }
+
+    async fn attempt(&self, mail: PendingMail) -> bool {
         let failure = match self.templates.render(&mail, self.deps.sender.shop()) {
             Ok(rendered) => match send::send(&self.deps, &mail.order.email, rendered).await {
                 Ok(()) => return self.record(&mail).await,

@@ -1,15 +1,21 @@
 //! Gives every request an id: the client's own where it is harmless, else a new one; it comes back in the answer.
+//! Begins the request's span, in the trace of whoever asks.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::Request,
+    extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue},
     middleware::Next,
     response::Response,
 };
-use shop_runtime::ids;
-use tracing::Instrument;
+use shop_runtime::{
+    ids,
+    trace::{self, Origin, Role, TRACEPARENT},
+};
+use tracing::{Instrument, Span, field::Empty};
+
+use super::red::known_method;
 
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_LENGTH: usize = 128;
@@ -40,12 +46,37 @@ impl RequestId {
 pub async fn assign(mut request: Request, next: Next) -> Response {
     let id = request.headers().get(HEADER).and_then(RequestId::from_client).unwrap_or_else(RequestId::new);
     request.extensions_mut().insert(id.clone());
-    let span = tracing::info_span!("request", request_id = id.as_str());
-    let mut response = next.run(request).instrument(span).await;
+    let method = known_method(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let origin = Origin::read(request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()));
+    let span = span(&id, (method, route), origin);
+    let context = origin.join(&span, Role { name: &format!("{method} {route}"), kind: "server" });
+    let mut response = trace::within(context, next.run(request)).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        trace::failed(&span);
+    }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(HEADER, value);
     }
     response
+}
+
+/// With the route's template: a path may hold an id, a query an address.
+fn span(id: &RequestId, (method, route): (&str, &str), origin: Origin) -> Span {
+    // An error's span: the ids are in every line, whatever level is logged.
+    tracing::error_span!(
+        parent: None,
+        "request",
+        request_id = id.as_str(),
+        trace_id = %origin.trace_id,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+        otel.name = Empty,
+        otel.kind = Empty,
+    )
 }
 
 #[cfg(test)]

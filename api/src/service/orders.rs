@@ -16,6 +16,7 @@ use shop_domain::{
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{
     Store, StoreError,
@@ -180,7 +181,8 @@ impl Orders {
 
     fn cancellation(&self, id: &OrderId) -> Result<Settlement, NoRandomness> {
         let now = self.clock.now();
-        let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now);
+        let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now)
+            .caused_by(trace::current());
         Ok(Settlement {
             id: id.clone(),
             from: Status::Pending,
@@ -255,6 +257,7 @@ impl Orders {
             entry: OutboxId::from_bits(ids::random_bytes()?),
             claim: ClaimId::from_bits(ids::random_bytes()?),
             now: self.clock.now(),
+            traceparent: trace::current(),
         })
     }
 

@@ -87,6 +87,7 @@ impl Shop {
             entry: OutboxId::from_bits(bits()?),
             claim: ClaimId::from_bits(bits()?),
             now,
+            traceparent: None,
         })
     }
 
@@ -117,6 +118,7 @@ impl Shop {
             entry: OutboxId::from_bits(bits()?),
             claim: ClaimId::from_bits(bits()?),
             now,
+            traceparent: None,
         };
         Ok(self.store.adjustments.accept(&new).await?)
     }

@@ -9,6 +9,7 @@ use mongodb::{
 };
 use shop_domain::{
     id::{OrderId, UserId},
+    message::Message,
     order::Status,
 };
 
@@ -83,7 +84,13 @@ impl Orders {
             Err(StoreError::Duplicate(_)) if new.idempotency.is_some() => return Err(AcceptError::DuplicateKey),
             Err(error) => return Err(error.into()),
         }
-        let send = PendingSend::placed(new.id.clone(), new.entry.clone(), new.claim.clone());
+        let send = PendingSend {
+            message: Message::OrderPlaced { order_id: new.id.clone() },
+            entry: new.entry.clone(),
+            claim: new.claim.clone(),
+            attempts: 1,
+            traceparent: new.traceparent.clone(),
+        };
         Ok(Accepted { document, send })
     }
 
@@ -212,5 +219,6 @@ pub(crate) fn placed_entry(new: &NewOrderDocument) -> OutboxEntry {
         due_at: dates::whole_millis(due_at),
         attempts: 1,
         claim: Some(new.claim.clone()),
+        traceparent: new.traceparent.clone(),
     }
 }
