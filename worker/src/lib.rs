@@ -6,7 +6,7 @@ mod consume;
 mod decide;
 pub mod delivery;
 mod gate;
-mod handle;
+pub mod handle;
 mod metrics;
 mod pace;
 mod report;

@@ -81,9 +81,53 @@ fn span(id: &RequestId, (method, route): (&str, &str), origin: Origin) -> Span {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Mutex, PoisonError},
+    };
+
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
     use rstest::rstest;
+    use serde_json::Value;
+    use tower::ServiceExt;
 
     use super::*;
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_line_of_a_request_has_its_ids_and_no_path() {
+        let lines = Lines::default();
+        let (log, written) = (lines.clone(), lines.0);
+        let json = tracing_subscriber::fmt().json().with_max_level(tracing::Level::WARN).with_span_list(false);
+        let _logging = tracing::subscriber::set_default(json.with_writer(move || log.clone()).finish());
+        let handler = get(|| async { tracing::warn!("inside") });
+        let routes: Router = Router::new().route("/things/{id}", handler).layer(from_fn(assign));
+        let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let request = Request::get("/things/hush?token=hush")
+            .header(TRACEPARENT, format!("00-{trace_id}-00f067aa0ba902b7-00"))
+            .header(HEADER, "mine")
+            .body(Body::empty());
+        assert_eq!(routes.oneshot(request.unwrap()).await.unwrap().headers()[HEADER], "mine");
+
+        let line = written.lock().unwrap().clone();
+        let span = &serde_json::from_slice::<Value>(&line).unwrap()["span"];
+        assert_eq!((&span["request_id"], &span["trace_id"]), (&"mine".into(), &trace_id.into()));
+        assert_eq!((&span["http.request.method"], &span["http.route"]), (&"GET".into(), &"/things/{id}".into()));
+        assert!(!String::from_utf8(line).unwrap().contains("hush"));
+    }
 
     #[rstest]
     #[case("abc-123_x.y:z", true)]

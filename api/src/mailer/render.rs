@@ -137,7 +137,14 @@ mod tests {
             restock: None,
             deliveries: None,
         };
-        PendingMail { order, kind, entry: ID.parse().unwrap(), claim: ID.parse().unwrap(), attempts: 1, traceparent: None }
+        PendingMail {
+            order,
+            kind,
+            entry: ID.parse().unwrap(),
+            claim: ID.parse().unwrap(),
+            attempts: 1,
+            traceparent: None,
+        }
     }
 
     #[rstest]

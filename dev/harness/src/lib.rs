@@ -9,9 +9,9 @@ mod shop;
 use std::time::Duration;
 
 pub use fixtures::{bits, buyer};
-pub use link::Link;
+pub use link::{Link, Step};
 pub use servers::Servers;
-pub use shop::{QueueRules, Shop, with_shop, with_shop_of};
+pub use shop::{QueueKind, QueueRules, Shop, with_shop, with_shop_of};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);

@@ -32,8 +32,7 @@ pub struct InvalidTraceparent;
 impl TraceContext {
     fn as_parent(self) -> Context {
         let Self { trace_id, span_id, flags } = self;
-        Context::new()
-            .with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, TraceState::default()))
+        Context::new().with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, TraceState::default()))
     }
 }
 
@@ -168,7 +167,10 @@ mod tests {
 
     #[rstest]
     #[case(SAMPLED, Some(SAMPLED))]
-    #[case("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"))]
+    #[case(
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+    )]
     #[case("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff", Some(SAMPLED))] // only the flags that we know
     #[case("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", Some(SAMPLED))]
     #[case("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", None)]
