@@ -1,5 +1,6 @@
 //! One order's way through api, queue, worker and mailer is one trace, as a collector sees it. In a program of its own:
 //! where spans go is decided once for a process.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 #[path = "http/shop.rs"]
 #[expect(dead_code, reason = "the shop of the http tests, of which this needs little")]
@@ -32,15 +33,16 @@ impl Received {
     async fn listen() -> (Self, String) {
         let (received, listener) = (Self::default(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = listener.local_addr().unwrap();
-        let routes = Router::new().route("/v1/traces", post(Self::keep)).with_state(received.clone());
+        let keep = |State(received): State<Self>, body: Bytes| async move { received.keep(body) };
+        let routes = Router::new().route("/v1/traces", post(keep)).with_state(received.clone());
         Shutdown::manual().spawn_detached(async move { axum::serve(listener, routes).await });
         (received, format!("http://{address}/"))
     }
 
-    async fn keep(State(received): State<Self>, body: Bytes) {
+    fn keep(&self, body: Bytes) {
         let request = ExportTraceServiceRequest::decode(body).unwrap();
         let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        received.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        self.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
     }
 
     /// The spans of a trace by their names.

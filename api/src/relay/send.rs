@@ -40,7 +40,9 @@ pub async fn send(queue: &Queue, batch: Vec<PendingSend>) -> SendReport {
             SendReport { sent, unsent, error }
         }
         Err(error) => {
-            spans.iter().for_each(|(span, _)| trace::failed(span));
+            for (span, _) in &spans {
+                trace::failed(span);
+            }
             SendReport { sent: Vec::new(), unsent: batch, error: Some(chain(error.as_ref())) }
         }
     }

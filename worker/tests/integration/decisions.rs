@@ -23,15 +23,18 @@ impl Dice {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % sides
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(bits).unwrap_or(usize::MAX) % sides
     }
 }
+
+type Lines = Vec<(ProductId, u32)>;
 
 /// The shop as one clerk would keep it.
 #[derive(Default)]
 struct Model {
     stock: BTreeMap<ProductId, i64>,
-    orders: Vec<(OrderId, Vec<(ProductId, u32)>, Status)>,
+    orders: Vec<(OrderId, Lines, Status)>,
     owed: Vec<usize>,
 }
 
@@ -44,7 +47,7 @@ impl Model {
         let served = lines.iter().all(|(product, quantity)| self.stock[product] >= i64::from(*quantity));
         *status = if served { Status::Processed } else { Status::Failed };
         for (product, quantity) in lines.iter().filter(|_| served) {
-            *self.stock.get_mut(product).unwrap() -= i64::from(*quantity);
+            *self.stock.entry(product.clone()).or_default() -= i64::from(*quantity);
         }
     }
 
@@ -52,7 +55,7 @@ impl Model {
         if let Some(place) = self.owed.iter().position(|owed| *owed == at) {
             self.owed.swap_remove(place);
             for (product, quantity) in &self.orders[at].1 {
-                *self.stock.get_mut(product).unwrap() += i64::from(*quantity);
+                *self.stock.entry(product.clone()).or_default() += i64::from(*quantity);
             }
         }
     }
@@ -126,7 +129,9 @@ impl<'a> Trial<'a> {
         if !placed.is_empty() {
             self.handler.orders(&placed).await?;
         }
-        distinct.into_iter().for_each(|at| self.model.decide(at));
+        for at in distinct {
+            self.model.decide(at);
+        }
         Ok(())
     }
 
@@ -259,8 +264,8 @@ async fn a_batch_whose_stock_was_moved_before_changes_nothing_and_its_other_orde
 async fn an_order_that_is_not_there_is_said_to_be_unknown() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let handler = Handler::new(shop.store.clone(), Clock::system());
-        let handled = handler.orders(&[placed(&OrderId::from_bits(bits()?))]).await?;
-        assert_eq!(handled[0].verdict, Verdict::Unknown);
+        let decided = handler.orders(&[placed(&OrderId::from_bits(bits()?))]).await?;
+        assert_eq!(decided[0].verdict, Verdict::Unknown);
         Ok(())
     })
     .await
