@@ -8,7 +8,7 @@ use std::{
 /// Above so many messages a second, waiting for a full batch pays.
 const BUSY_PER_SECOND: usize = 20;
 const WINDOW: Duration = Duration::from_secs(1);
-/// Longest wait for a batch to fill.
+/// Longest wait for a batch to fill, and for the room that it needs.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// The messages of the last second.
@@ -28,12 +28,21 @@ impl Pace {
         }
     }
 
+    /// How long to wait for room for a whole batch where there is room for a part of it.
+    pub fn room(&self) -> Duration {
+        if self.is_busy() { LINGER } else { Duration::ZERO }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.messages >= BUSY_PER_SECOND
+    }
+
     /// How long to wait after a receive that emptied the queue: as long as `most` messages take to come. None while
     /// there is little to do: then the first message that comes is not to wait for others.
     pub fn linger(&self, most: usize) -> Option<Duration> {
         let messages = u32::try_from(self.messages).unwrap_or(u32::MAX);
         let filling = WINDOW * u32::try_from(most).unwrap_or(u32::MAX) / messages.max(1);
-        (self.messages >= BUSY_PER_SECOND).then(|| filling.min(LINGER))
+        self.is_busy().then(|| filling.min(LINGER))
     }
 }
 
@@ -60,6 +69,7 @@ mod tests {
             pace.note(now, 1);
         }
         assert_eq!(pace.linger(10), millis.map(Duration::from_millis));
+        assert_eq!(pace.room().is_zero(), millis.is_none());
     }
 
     #[test]
