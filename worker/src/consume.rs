@@ -44,12 +44,16 @@ impl Consumer {
             match self.workshop.inbox.receive(permits.num_permits()).await {
                 Ok(deliveries) => {
                     failures = 0;
-                    pace.note(Instant::now(), deliveries.len());
-                    let linger = pace.linger(self.intake.batch).filter(|_| deliveries.len() < permits.num_permits());
+                    let (now, asked) = (Instant::now(), permits.num_permits());
+                    pace.note(now, deliveries.len());
+                    let linger = match deliveries.len() {
+                        brought if brought < asked => pace.filling(now, self.intake.batch),
+                        // Perhaps there is more, perhaps the next receive would bring the first of a few.
+                        brought if brought == self.intake.batch => pace.filling(now, self.intake.batch) / 2,
+                        _ => Duration::ZERO,
+                    };
                     self.start(deliveries, permits);
-                    if let Some(linger) = linger {
-                        draining.run_until_cancelled(tokio::time::sleep(linger)).await;
-                    }
+                    draining.run_until_cancelled(tokio::time::sleep(linger)).await;
                 }
                 Err(error) => {
                     drop(permits);
