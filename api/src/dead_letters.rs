@@ -13,6 +13,7 @@ use shop_runtime::{
     ids::{self, NoRandomness},
     queue::{Queue, QueueError},
     telemetry::chain,
+    trace,
 };
 use shop_store::{
     Store, StoreError,
@@ -151,7 +152,7 @@ impl DeadLetters {
         let now = self.clock.now();
         let entry = |letter: DeadLetter| {
             let id = OutboxId::from_bits(ids::random_bytes()?);
-            let entry = OutboxEntry::due(id, OutboxKind::from(&letter.message), now);
+            let entry = OutboxEntry::due(id, OutboxKind::from(&letter.message), now).caused_by(trace::current());
             Ok((letter, entry))
         };
         let work = letters.into_iter().map(entry).collect::<Result<Vec<_>, NoRandomness>>()?;

@@ -38,10 +38,12 @@ async fn run(command: Command) -> Result<()> {
 }
 
 async fn serve(config: Config) -> Result<()> {
-    telemetry::init(&config.store.log_level).context("SHOP_LOG_LEVEL")?;
+    let traces = telemetry::init_traced(&config.store.log_level, config.tracing.collector().as_ref())?;
     let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
     let running = app::start(config, Surroundings { clock: Clock::system(), shutdown }).await?;
-    if running.wait().await {
+    let finished = running.wait().await;
+    traces.flush().await;
+    if finished {
         Ok(())
     } else {
         bail!("some work did not end in time; what was accepted is stored and will be finished by others")

@@ -38,16 +38,22 @@ impl Consumer {
             return;
         }
         let mut failures = 0;
-        while let Some(permits) = draining.run_until_cancelled(self.free_slots(&slots)).await.flatten() {
+        loop {
+            let free = self.free_slots(&slots, pace.room());
+            let Some(permits) = draining.run_until_cancelled(free).await.flatten() else { break };
             match self.workshop.inbox.receive(permits.num_permits()).await {
                 Ok(deliveries) => {
                     failures = 0;
-                    pace.note(Instant::now(), deliveries.len());
-                    let linger = pace.linger(self.intake.batch).filter(|_| deliveries.len() < permits.num_permits());
+                    let (now, asked) = (Instant::now(), permits.num_permits());
+                    pace.note(now, deliveries.len());
+                    let linger = match deliveries.len() {
+                        brought if brought < asked => pace.filling(now, self.intake.batch),
+                        // Perhaps there is more, perhaps the next receive would bring the first of a few.
+                        brought if brought == self.intake.batch => pace.filling(now, self.intake.batch) / 2,
+                        _ => Duration::ZERO,
+                    };
                     self.start(deliveries, permits);
-                    if let Some(linger) = linger {
-                        draining.run_until_cancelled(tokio::time::sleep(linger)).await;
-                    }
+                    draining.run_until_cancelled(tokio::time::sleep(linger)).await;
                 }
                 Err(error) => {
                     drop(permits);
@@ -70,12 +76,17 @@ impl Consumer {
         tracing::info!("the queue answers");
     }
 
-    /// Waits for room for at least one message and for MongoDB; takes what room there is, up to a full batch.
-    async fn free_slots(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    /// Waits for room for at least one message and for MongoDB; takes what room there is, up to a full batch. It may wait
+    /// `patience` for the rest of a batch: room that comes one by one would make nothing but batches of one.
+    async fn free_slots(&self, slots: &Arc<Semaphore>, patience: Duration) -> Option<OwnedSemaphorePermit> {
         let mut permits = Arc::clone(slots).acquire_owned().await.ok()?;
+        let rest = Arc::clone(slots).acquire_many_owned(u32::try_from(self.intake.batch - 1).ok()?);
+        if let Ok(Ok(rest)) = tokio::time::timeout(patience, rest).await {
+            permits.merge(rest);
+        }
         // Last: the batch that has just made room may have found that MongoDB is away.
         self.workshop.gate.opened().await;
-        for _ in 1..self.intake.batch {
+        while permits.num_permits() < self.intake.batch {
             let Ok(another) = Arc::clone(slots).try_acquire_owned() else { break };
             permits.merge(another);
         }

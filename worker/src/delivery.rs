@@ -15,6 +15,7 @@ use shop_runtime::{
     ids,
     queue::{Queue, QueueError},
     telemetry::chain,
+    trace::TRACEPARENT,
 };
 
 use crate::config::LONG_POLL;
@@ -36,6 +37,8 @@ pub struct Delivery {
     /// 1 on the first delivery.
     pub receive_count: u32,
     pub sent_at: Option<Timestamp>,
+    /// The span that sent it (W3C Trace Context).
+    pub traceparent: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,7 @@ impl Inbox {
             .visibility_timeout(seconds(self.visibility))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .message_attribute_names(TRACEPARENT)
             .customize()
             .config_override(Builder::new().retry_config(RetryConfig::disabled()))
             .send()
@@ -160,7 +164,9 @@ fn delivery(message: Message) -> Option<Delivery> {
     let attribute = |name| message.attributes.as_ref().and_then(|all| all.get(&name)).cloned();
     let receive_count = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent_at = attribute(MessageSystemAttributeName::SentTimestamp).and_then(|text| text.parse().ok());
+    let traceparent = message.message_attributes.as_ref().and_then(|all| all.get(TRACEPARENT)?.string_value.clone());
     Some(Delivery {
+        traceparent,
         receive_count: receive_count.and_then(|text| text.parse().ok()).unwrap_or(1),
         sent_at: sent_at.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
         id: message.message_id.unwrap_or_default(),
@@ -199,6 +205,7 @@ pub(crate) mod tests {
             receipt: Receipt(n.to_string()),
             receive_count: n,
             sent_at: Timestamp::from_second(n.into()).ok(),
+            traceparent: None,
         }
     }
 

@@ -12,11 +12,12 @@ use shop_domain::{
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{
     Store, StoreError,
     adjustments::{AdjustmentOutcome, AdjustmentStatus},
-    orders::{LastFailure, OrderDocument, OrderView, Restock},
+    orders::{LastFailure, OrderDocument, OrderView, Restock, Settlement},
     transaction::Transaction,
 };
 
@@ -34,6 +35,14 @@ pub enum Verdict {
     Restocked,
     /// There is no such document.
     Unknown,
+}
+
+/// An order to be settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    pub id: OrderId,
+    /// The span that settles it, for the mail that follows (W3C Trace Context).
+    pub traceparent: Option<String>,
 }
 
 /// A settled job, and its order as it is now.
@@ -95,9 +104,10 @@ impl Handler {
     }
 
     /// Settles a batch of distinct orders together, in the order given.
-    pub async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Handled>, HandleError> {
+    pub async fn orders(&self, placed: &[Placed]) -> Result<Vec<Handled>, HandleError> {
+        let ids: Vec<OrderId> = placed.iter().map(|order| order.id.clone()).collect();
         let mut tx = self.store.begin().await?;
-        let read = self.store.orders.read_in(&mut tx, ids).await;
+        let read = self.store.orders.read_in(&mut tx, &ids).await;
         let found: HashMap<OrderId, OrderDocument> = match read {
             Ok(orders) => orders.into_iter().map(|order| (order.id.clone(), order)).collect(),
             Err(error) => return abort(tx, error).await,
@@ -108,7 +118,7 @@ impl Handler {
             tx.abort().await;
             Vec::new()
         } else {
-            match self.settle(&mut tx, pending).await {
+            match self.settle(&mut tx, pending, placed).await {
                 Ok(settled) => tx.commit().await.map(|()| settled)?,
                 Err(error) => return abort(tx, error).await,
             }
@@ -121,12 +131,17 @@ impl Handler {
         &self,
         tx: &mut Transaction,
         pending: Vec<OrderDocument>,
+        placed: &[Placed],
     ) -> Result<Vec<OrderDocument>, HandleError> {
         let rows = pending.iter().flat_map(decide::ordered_rows);
         let stock = self.store.stock.levels_in(tx, rows).await?;
         let entries = (0..pending.len()).map(|_| Ok(OutboxId::from_bits(ids::random_bytes()?)));
         let entries = entries.collect::<Result<Vec<_>, NoRandomness>>()?;
-        let plan = decide::orders(&pending, &stock, &entries, self.clock.now());
+        let mut plan = decide::orders(&pending, &stock, &entries, self.clock.now());
+        for settlement in &mut plan.settlements {
+            let cause = placed.iter().find(|order| order.id == settlement.id);
+            trace(settlement, cause.and_then(|order| order.traceparent.as_ref()));
+        }
         self.move_stock(tx, &plan.stock).await?;
         self.store.orders.settle_in(tx, &plan.settlements).await?;
         let settled = pending.into_iter().zip(&plan.settlements).map(|(order, settlement)| order.settled(settlement));
@@ -209,7 +224,8 @@ impl Handler {
         Ok(match message {
             Message::OrderPlaced { order_id } => {
                 let entry = OutboxId::from_bits(ids::random_bytes()?);
-                let settlement = decide::gave_up(order_id.clone(), entry, failure.at);
+                let mut settlement = decide::gave_up(order_id.clone(), entry, failure.at);
+                trace(&mut settlement, trace::current().as_ref());
                 self.store.orders.give_up(&settlement, failure).await?
             }
             Message::OrderCancelled { order_id } => self.store.orders.record_failed_restock(order_id, failure).await?,
@@ -233,6 +249,13 @@ impl Handler {
         self.store.stock.move_in(tx, &change.deltas).await?;
         self.store.stock.record_in(tx, &change.movements).await?;
         self.store.stock.mark_in(tx, &change.crossings).await
+    }
+}
+
+/// The mails that follow belong to the trace of their cause.
+fn trace(settlement: &mut Settlement, traceparent: Option<&String>) {
+    for entry in &mut settlement.outbox {
+        entry.traceparent = traceparent.cloned();
     }
 }
 

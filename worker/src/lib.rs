@@ -5,7 +5,7 @@ pub mod config;
 mod consume;
 mod decide;
 pub mod delivery;
-mod handle;
+pub mod handle;
 mod metrics;
 mod pace;
 mod report;

@@ -11,13 +11,14 @@ use shop_worker::Config;
 async fn main() -> anyhow::Result<ExitCode> {
     install_tls_provider();
     let config = Config::parse();
-    telemetry::init(&config.log_level).context("SHOP_LOG_LEVEL")?;
+    let traces = telemetry::init_traced(&config.log_level, config.tracing.collector().as_ref())?;
     let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
     let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
     let address = shop_worker::start(&config, Clock::system(), &shutdown, deadline).await?;
     tracing::info!(%address, concurrency = config.concurrency, "worker started");
 
     let finished = shutdown.wait(config.grace()).await;
+    traces.flush().await;
     if finished {
         tracing::info!("worker finished its work");
         Ok(ExitCode::SUCCESS)

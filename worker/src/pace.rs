@@ -8,7 +8,7 @@ use std::{
 /// Above so many messages a second, waiting for a full batch pays.
 const BUSY_PER_SECOND: usize = 20;
 const WINDOW: Duration = Duration::from_secs(1);
-/// Longest wait for a batch to fill.
+/// Longest wait for a batch to fill, and for the room that it needs.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// The messages of the last second.
@@ -28,12 +28,21 @@ impl Pace {
         }
     }
 
-    /// How long to wait after a receive that emptied the queue: as long as `most` messages take to come. None while
-    /// there is little to do: then the first message that comes is not to wait for others.
-    pub fn linger(&self, most: usize) -> Option<Duration> {
-        let messages = u32::try_from(self.messages).unwrap_or(u32::MAX);
-        let filling = WINDOW * u32::try_from(most).unwrap_or(u32::MAX) / messages.max(1);
-        (self.messages >= BUSY_PER_SECOND).then(|| filling.min(LINGER))
+    /// How long to wait for room for a whole batch where there is room for a part of it.
+    pub fn room(&self) -> Duration {
+        if self.is_busy() { LINGER } else { Duration::ZERO }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.messages >= BUSY_PER_SECOND
+    }
+
+    /// How long `most` messages take to come. Nothing while there is little to do: then the first message that comes is
+    /// not to wait for others.
+    pub fn filling(&self, now: Instant, most: usize) -> Duration {
+        let Some((oldest, _)) = self.received.front().filter(|_| self.is_busy()) else { return Duration::ZERO };
+        let (most, messages) = [most, self.messages].map(|n| u32::try_from(n).unwrap_or(u32::MAX)).into();
+        (now.duration_since(*oldest) * most / messages).min(LINGER)
     }
 }
 
@@ -44,30 +53,32 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(19, 50, None)]
-    #[case(20, 60, None)] // 17 a second
-    #[case(40, 40, Some(200))] // 25 a second
-    #[case(200, 10, Some(100))] // 100 a second
-    #[case(2_000, 1, Some(10))] // 1,000 a second
+    #[case(19, 50, 0)]
+    #[case(20, 60, 0)] // 17 a second
+    #[case(40, 40, 200)] // 25 a second
+    #[case(200, 10, 99)] // 100 a second
+    #[case(2_000, 1, 9)] // 1,000 a second
+    #[case(50, 1, 9)] // as fast, and just begun
     fn a_busy_worker_waits_until_a_batch_can_be_full(
         #[case] receives: u32,
         #[case] gap_millis: u64,
-        #[case] millis: Option<u64>,
+        #[case] millis: u64,
     ) {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         for _ in 0..receives {
             now += Duration::from_millis(gap_millis);
             pace.note(now, 1);
         }
-        assert_eq!(pace.linger(10), millis.map(Duration::from_millis));
+        assert_eq!(pace.filling(now, 10).as_millis(), millis.into());
+        assert_eq!(pace.room().is_zero(), millis == 0);
     }
 
     #[test]
     fn a_quiet_second_ends_the_waiting() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         pace.note(now, 100);
-        assert!(pace.linger(10).is_some());
+        assert!(!pace.room().is_zero());
         pace.note(now + WINDOW, 1);
-        assert_eq!(pace.linger(10), None);
+        assert!(pace.room().is_zero());
     }
 }

@@ -86,7 +86,7 @@ pub async fn measure(State(app): State<App>, request: Request, next: Next) -> Re
 }
 
 /// A client may invent methods; labels must stay few.
-fn known_method(method: &Method) -> &'static str {
+pub(super) fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

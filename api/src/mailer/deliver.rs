@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use jiff::Timestamp;
-use shop_runtime::telemetry::chain;
+use shop_runtime::{telemetry::chain, trace};
 use shop_store::{
     StoreError,
     mails::{Conclusion, MailReason, MailState, PendingMail, Subject},
     suppressed_addresses::Suppressed,
 };
+use tracing::Instrument;
 
 use super::{
     CLAIM_LIFE, Mailer, pace,
@@ -28,7 +29,17 @@ pub enum Outcome {
 }
 
 impl Mailer {
+    /// Works on one mail, in a span of the trace of its cause.
     pub(super) async fn deliver(&self, mail: PendingMail, suppressed: &Suppressed) -> Outcome {
+        let span = send::span(&mail);
+        let outcome = self.attempt(mail, suppressed).instrument(span.clone()).await;
+        if outcome != Outcome::Sent {
+            trace::failed(&span);
+        }
+        outcome
+    }
+
+    async fn attempt(&self, mail: PendingMail, suppressed: &Suppressed) -> Outcome {
         if is_over(&mail, self.deps.clock.now()) {
             self.drop(&mail).await;
             return Outcome::NotSent;

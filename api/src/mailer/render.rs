@@ -199,7 +199,14 @@ mod tests {
     /// Subject, text and HTML of a mail.
     fn rendered_by(shop: &str, subject: Subject, url: Option<&str>) -> String {
         let (entry, claim) = (ID.parse().unwrap(), ID.parse().unwrap());
-        let mail = PendingMail { subject, to: BuyerEmail::new("buyer@example.org"), entry, claim, attempts: 1 };
+        let mail = PendingMail {
+            subject,
+            to: BuyerEmail::new("buyer@example.org"),
+            entry,
+            claim,
+            attempts: 1,
+            traceparent: None,
+        };
         let links = ResetLinks::new(ResetTokens::new(Keys::new(ring(&[1]))), url.map(str::to_owned));
         let Rendered { subject, text, html } =
             Templates::new().unwrap().render(&mail, &one_line(shop), &links).unwrap();

@@ -6,7 +6,9 @@ use aws_sdk_ses::{
     types::{Body, Content, Destination, Message},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use shop_store::orders::BuyerEmail;
+use shop_runtime::trace::{Origin, Role};
+use shop_store::{mails::PendingMail, orders::BuyerEmail};
+use tracing::{Span, field::Empty};
 
 use super::{
     MailerDeps,
@@ -90,6 +92,21 @@ pub async fn send(deps: &MailerDeps, to: &BuyerEmail, mail: Rendered) -> Result<
     let destination = Destination::builder().to_addresses(to.expose()).build();
     deps.ses.send_email().source(&deps.sender.source).destination(destination).message(message).send().await?;
     Ok(())
+}
+
+/// The span of one attempt. Without the address.
+pub fn span(mail: &PendingMail) -> Span {
+    let origin = Origin::read(mail.traceparent.as_deref());
+    let span = tracing::error_span!(
+        parent: None,
+        "mail",
+        about = mail.about(),
+        trace_id = %origin.trace_id,
+        otel.name = Empty,
+        otel.kind = Empty,
+    );
+    origin.join(&span, Role { name: "send mail", kind: "client" });
+    span
 }
 
 #[cfg(test)]

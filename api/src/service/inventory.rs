@@ -13,6 +13,7 @@ use shop_domain::{
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{Store, StoreError, adjustments::NewAdjustment, movements::LedgerSearch};
 
@@ -149,6 +150,7 @@ impl Inventory {
             entry: OutboxId::from_bits(ids::random_bytes()?),
             claim: ClaimId::from_bits(ids::random_bytes()?),
             now: self.clock.now(),
+            traceparent: trace::current(),
         };
         self.relay.offer(self.store.adjustments.accept(&new).await?);
         tracing::info!(adjustment = %new.id, lines = new.lines.len(), "adjustment accepted");

@@ -4,6 +4,7 @@ use shop_domain::{id::OrderId, id::OutboxId, order::Status};
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{
     Store, StoreError,
@@ -43,7 +44,8 @@ impl OrderMails {
         let Some(order) = self.store.orders.find(id, &Viewer::Staff).await? else { return Ok(None) };
         let kind = mail_of(&order, kind).ok_or(MailError::NoMail(order.status))?;
         let cleared = self.store.suppressed_addresses.clear(&order.email).await?;
-        let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), kind.entry(), self.clock.now());
+        let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), kind.entry(), self.clock.now())
+            .caused_by(trace::current());
         // False: one of its kind is waiting, and goes out all the same.
         let added = self.store.mails.owe_again(id, &entry).await?;
         self.redis.expect_more(id).await;

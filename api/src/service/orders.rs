@@ -19,6 +19,7 @@ use shop_domain::{
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{
     Store, StoreError,
@@ -261,6 +262,7 @@ impl Orders {
             entry: OutboxId::from_bits(ids::random_bytes()?),
             claim: ClaimId::from_bits(ids::random_bytes()?),
             now: self.clock.now(),
+            traceparent: trace::current(),
         })
     }
 

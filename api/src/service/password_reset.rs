@@ -10,6 +10,7 @@ use shop_domain::id::{OutboxId, PasswordResetId, UserId};
 use shop_runtime::{
     clock::Clock,
     ids::{self, NoRandomness},
+    trace,
 };
 use shop_store::{
     Store, StoreError,
@@ -105,7 +106,8 @@ impl PasswordResets {
 }
 
 fn new_reset(user: Option<&User>, now: Timestamp) -> Result<PasswordReset, NoRandomness> {
-    let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::PasswordResetMail, now);
+    let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::PasswordResetMail, now)
+        .caused_by(trace::current());
     let nobody = (UserId::from_bits(ids::random_bytes()?), ids::random_hex::<32>()?);
     let (user_id, password) = user.map_or(nobody, |user| (user.id.clone(), user.password_hash.clone()));
     Ok(PasswordReset {

@@ -9,7 +9,7 @@ use shop_domain::{
     message::Message,
     order::{FailureClass, Status},
 };
-use shop_harness::{QueueRules, eventually};
+use shop_harness::{QueueKind, QueueRules, eventually};
 use shop_store::{
     adjustments::AdjustmentStatus,
     orders::{Reason, Restock},
@@ -19,7 +19,8 @@ use shop_store::{
 use crate::shop::{DOCUMENTED_ORDER, LAMP, MOUSE, Shop, with_shop_and_queue};
 
 /// The first failure is the last delivery.
-const ONCE: QueueRules = QueueRules { visibility: Duration::from_secs(30), max_receive_count: 1 };
+const ONCE: QueueRules =
+    QueueRules { visibility: Duration::from_secs(30), max_receive_count: 1, kind: QueueKind::Standard };
 const FLAGS: [&str; 2] = ["--max-receive-count", "1"];
 
 async fn with_hasty_shop(test: impl AsyncFnOnce(&Shop)) {

@@ -47,7 +47,7 @@ pub struct Shop {
 
 /// Flags of the service; a later value replaces an earlier one.
 #[derive(Clone)]
-pub struct Args(BTreeMap<&'static str, String>);
+pub struct Args(pub BTreeMap<&'static str, String>);
 
 impl Args {
     pub fn set(&mut self, flag: &'static str, value: impl Into<String>) -> &mut Self {

@@ -18,8 +18,8 @@ use shop_domain::{
 use shop_runtime::ids;
 use shop_store::{
     adjustments::NewAdjustment,
-    orders::{BuyerEmail, NewOrderDocument, OrderDocument, Reason, Viewer},
-    outbox::PendingSend,
+    orders::{BuyerEmail, NewOrderDocument, OrderDocument, Reason, Settlement, Viewer},
+    outbox::{OutboxEntry, OutboxKind, PendingSend},
     products::{ProductFacts, Search, Sort, StockFilter},
     stock::{Cause, Crossing, Movement},
 };
@@ -87,6 +87,7 @@ impl Shop {
             entry: OutboxId::from_bits(bits()?),
             claim: ClaimId::from_bits(bits()?),
             now,
+            traceparent: None,
         })
     }
 
@@ -117,6 +118,7 @@ impl Shop {
             entry: OutboxId::from_bits(bits()?),
             claim: ClaimId::from_bits(bits()?),
             now,
+            traceparent: None,
         };
         Ok(self.store.adjustments.accept(&new).await?)
     }
@@ -153,6 +155,28 @@ impl Shop {
             limit: 100,
         };
         Ok(self.store.products.search(&search).await?.iter().any(|found| found.id == *product))
+    }
+
+    /// Cancels an order that nobody has worked on. False when somebody was faster.
+    pub async fn cancel_pending(&self, id: &OrderId, now: Timestamp) -> anyhow::Result<bool> {
+        let mail = OutboxEntry::due(OutboxId::from_bits(bits()?), OutboxKind::CancellationMail, now);
+        let cancellation = Settlement {
+            id: id.clone(),
+            from: Status::Pending,
+            to: Status::Cancelled,
+            reason: Some(Reason::Cancelled),
+            shortages: Vec::new(),
+            outbox: vec![mail],
+            at: now,
+        };
+        Ok(self.store.orders.settle(&cancellation).await?)
+    }
+
+    /// Cancels a processed order as the api does: its stock is owed. False when it is not processed.
+    pub async fn cancel_processed(&self, id: &OrderId) -> anyhow::Result<bool> {
+        let change = doc! { "$set": { "status": "Cancelled", "restock": "Owed" }, "$inc": { "version": 1_i64 } };
+        let processed = doc! { "_id": id.as_str(), "status": "Processed" };
+        Ok(self.raw("orders").await?.update_one(processed, change).await?.matched_count == 1)
     }
 
     /// Makes the order's document unreadable, as a fault in some later version might.

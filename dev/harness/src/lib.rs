@@ -10,9 +10,9 @@ mod tls;
 use std::time::Duration;
 
 pub use fixtures::{bits, buyer};
-pub use link::Link;
+pub use link::{Link, Step};
 pub use servers::Servers;
-pub use shop::{QueueRules, Shop, with_shop, with_shop_of};
+pub use shop::{QueueKind, QueueRules, Shop, with_shop, with_shop_of};
 pub use tls::TlsFront;
 
 const PATIENCE: Duration = Duration::from_secs(30);

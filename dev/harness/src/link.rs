@@ -1,6 +1,9 @@
-//! A connection to a server that a test can cut, stall and mend.
+//! A connection to a server that a test can cut, stall and mend, also at a chosen request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
@@ -11,12 +14,26 @@ use tokio::{
     sync::watch,
 };
 
+use crate::eventually;
+
 /// A way to a server through this process. Dropping it cuts it for good.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
+    trap: Trap,
 }
+
+/// A request at which the link stalls by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// It does not reach the server.
+    Before(&'static str),
+    /// The server carries it out, but its answer does not arrive.
+    After(&'static str),
+}
+
+type Trap = Arc<Mutex<Option<Step>>>;
 
 #[derive(Debug, Clone)]
 enum State {
@@ -32,15 +49,15 @@ impl Link {
     /// A link to `server` (`host:port`), whole at first.
     pub async fn to(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (address, (state, seen)) = (listener.local_addr()?, watch::channel(State::Whole));
+        let (address, state, trap) = (listener.local_addr()?, watch::Sender::new(State::Whole), Trap::default());
         let (server, tasks) = (server.to_owned(), Shutdown::manual());
-        let spawner = tasks.clone();
+        let (spawner, gates) = (tasks.clone(), Gates { state: state.clone(), trap: trap.clone() });
         tasks.spawn_detached(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                spawner.spawn_detached(carry(stream, server.clone(), seen.clone()));
+                spawner.spawn_detached(carry(stream, server.clone(), gates.clone()));
             }
         });
-        Ok(Self { address, state })
+        Ok(Self { address, state, trap })
     }
 
     /// Where to connect to.
@@ -86,6 +103,16 @@ impl Link {
         self.state.send_replace(State::Stalled);
     }
 
+    /// Stalls when a request holds this text (MongoDB and SQS name what they are asked for in plain text).
+    pub fn stall_at(&self, step: Step) {
+        *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
+    }
+
+    /// Waits until such a request came.
+    pub async fn stalled(&self) -> anyhow::Result<()> {
+        eventually("the link stalls", async || Ok(matches!(*self.state.borrow(), State::Stalled).then_some(()))).await
+    }
+
     /// Lets requests pass, but answers no longer on any connection that has carried `request`: what is asked for
     /// happens, and who asked does not hear of it.
     pub fn mute_after(&self, request: &[u8]) {
@@ -98,21 +125,34 @@ impl Link {
     }
 }
 
-async fn carry(near: TcpStream, server: String, mut state: watch::Receiver<State>) {
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// What decides whether a connection's bytes may pass.
+#[derive(Clone)]
+struct Gates {
+    state: watch::Sender<State>,
+    trap: Trap,
+}
+
+async fn carry(near: TcpStream, server: String, gates: Gates) {
     let Ok(far) = TcpStream::connect(server).await else { return };
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    let muted = watch::Sender::new(false);
-    let there = copy(near_in, far_out, Way { state: state.clone(), muted: muted.clone(), is_answer: false });
-    let back = copy(far_in, near_out, Way { state: state.clone(), muted: muted.clone(), is_answer: true });
+    let (muted, mut state) = (watch::Sender::new(false), gates.state.subscribe());
+    let way = |is_answer| Way { gates: gates.clone(), state: gates.state.subscribe(), muted: muted.clone(), is_answer };
     tokio::select! {
-        () = there => {}
-        () = back => {}
+        () = copy(near_in, far_out, way(false)) => {}
+        () = copy(far_in, near_out, way(true)) => {}
         _cut = state.wait_for(|state| matches!(state, State::Cut)) => {}
     }
 }
 
 /// One direction of a connection.
 struct Way {
+    gates: Gates,
     state: watch::Receiver<State>,
     muted: watch::Sender<bool>,
     is_answer: bool,
@@ -130,19 +170,40 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 impl Way {
     /// Waits until these bytes may pass; none when they never will.
     async fn may_pass(&mut self, bytes: &[u8]) -> Option<()> {
-        let muted = self.muted.clone();
-        let is_answer = self.is_answer;
+        let step = self.sprung(bytes);
+        if let Some(Step::Before(_)) = step {
+            self.gates.state.send_replace(State::Stalled);
+        }
+        let (muted, is_answer) = (self.muted.clone(), self.is_answer);
         let passes = |state: &State| match state {
             State::Whole | State::Cut => true,
             State::Stalled => false,
             State::MuteAfter(_) if is_answer => !*muted.borrow(),
             State::MuteAfter(request) => {
-                if bytes.windows(request.len().max(1)).any(|window| window == &**request) {
+                if holds(bytes, request) {
                     muted.send_replace(true);
                 }
                 true
             }
         };
-        self.state.wait_for(passes).await.is_ok().then_some(())
+        self.state.wait_for(passes).await.ok()?;
+        // Before the request passes: its answer must not be faster.
+        if let Some(Step::After(_)) = step {
+            self.gates.state.send_replace(State::Stalled);
+        }
+        Some(())
     }
+
+    /// The step that these bytes are, if the link is to stall at it.
+    fn sprung(&self, bytes: &[u8]) -> Option<Step> {
+        if self.is_answer {
+            return None;
+        }
+        let mut trap = self.gates.trap.lock().unwrap_or_else(PoisonError::into_inner);
+        trap.take_if(|(Step::Before(text) | Step::After(text))| holds(bytes, text.as_bytes()))
+    }
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len().max(1)).any(|window| window == text)
 }

@@ -5,10 +5,11 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use anyhow::Context;
 use aws_sdk_sqs::types::QueueAttributeName;
 use futures::FutureExt;
+use shop_domain::message::Message;
 use shop_runtime::{
     aws::{self, Service},
     ids,
-    queue::{Queue, QueueAddress},
+    queue::{Queue, QueueAddress, is_fifo},
 };
 use shop_store::Store;
 
@@ -19,19 +20,44 @@ use crate::Servers;
 pub struct QueueRules {
     pub visibility: Duration,
     pub max_receive_count: u32,
+    pub kind: QueueKind,
+}
+
+/// Whether the queue keeps the order within message groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    Standard,
+    Fifo,
+}
+
+impl QueueKind {
+    fn name(self, name: &str) -> String {
+        match self {
+            Self::Standard => name.to_owned(),
+            Self::Fifo => format!("{name}.fifo"),
+        }
+    }
+
+    fn attributes(self) -> Vec<(QueueAttributeName, String)> {
+        match self {
+            Self::Standard => Vec::new(),
+            Self::Fifo => vec![(QueueAttributeName::FifoQueue, "true".into())],
+        }
+    }
 }
 
 impl Default for QueueRules {
     fn default() -> Self {
-        Self { visibility: Duration::from_secs(30), max_receive_count: 10 }
+        Self { visibility: Duration::from_secs(30), max_receive_count: 10, kind: QueueKind::Standard }
     }
 }
 
 /// One test's shop.
 #[derive(Debug, Clone)]
 pub struct Shop {
-    /// Random; the name of its database and of its queue.
+    /// Random; the name of its database and of its queue (which ends in `.fifo` where it is one).
     pub name: String,
+    pub queue_name: String,
     pub servers: Servers,
     pub store: Store,
     pub queue: Queue,
@@ -61,18 +87,19 @@ impl Shop {
         let store = Store::connect(&servers.mongodb_uri, &name).await?;
         store.migrate().await.context("cannot make the indexes")?;
         let client = aws::sqs(&Self::sqs_of(&servers)).await;
-        let dead_letters = create(&client, &format!("{name}-dead"), Vec::new()).await?;
+        let (queue_name, dead_name) = (rules.kind.name(&name), rules.kind.name(&format!("{name}-dead")));
+        let dead_letters = create(&client, &dead_name, rules.kind.attributes()).await?;
         let arn = arn(&client, &dead_letters).await?;
         let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"{}"}}"#, rules.max_receive_count);
-        let attributes = vec![
-            (QueueAttributeName::VisibilityTimeout, rules.visibility.as_secs().to_string()),
-            (QueueAttributeName::RedrivePolicy, redrive),
-        ];
-        create(&client, &name, attributes).await?;
+        let mut attributes = rules.kind.attributes();
+        attributes.push((QueueAttributeName::VisibilityTimeout, rules.visibility.as_secs().to_string()));
+        attributes.push((QueueAttributeName::RedrivePolicy, redrive));
+        create(&client, &queue_name, attributes).await?;
         Ok(Self {
-            queue: Queue::new(client.clone(), QueueAddress::Name(name.clone())),
-            dead_letters: Queue::new(client, QueueAddress::Name(format!("{name}-dead"))),
+            queue: Queue::new(client.clone(), QueueAddress::Name(queue_name.clone())),
+            dead_letters: Queue::new(client, QueueAddress::Name(dead_name)),
             name,
+            queue_name,
             servers,
             store,
         })
@@ -101,7 +128,13 @@ impl Shop {
 
     /// Puts a message on the shop's queue.
     pub async fn send(&self, body: &str) -> anyhow::Result<()> {
-        self.queue.client().send_message().queue_url(self.queue.url().await?).message_body(body).send().await?;
+        let mut request = self.queue.client().send_message().queue_url(self.queue.url().await?).message_body(body);
+        if is_fifo(self.queue.url().await?) {
+            let group = Message::parse(body).map_or_else(|_| "none".into(), |message| message.group().to_owned());
+            // Each is a message of its own: the queue is not to drop what a test sends twice.
+            request = request.message_group_id(group).message_deduplication_id(ids::random_hex::<12>()?);
+        }
+        request.send().await?;
         Ok(())
     }
 

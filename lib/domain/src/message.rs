@@ -31,12 +31,21 @@ impl Message {
 
     /// The body of the queue message.
     pub fn to_body(&self) -> String {
-        let (kind, field, id) = match self {
-            Self::OrderPlaced { order_id } => ("OrderPlaced", "orderId", order_id.as_str()),
-            Self::OrderCancelled { order_id } => ("OrderCancelled", "orderId", order_id.as_str()),
-            Self::StockAdjusted { adjustment_id } => ("StockAdjusted", "adjustmentId", adjustment_id.as_str()),
+        let field = match self {
+            Self::OrderPlaced { .. } | Self::OrderCancelled { .. } => "orderId",
+            Self::StockAdjusted { .. } => "adjustmentId",
         };
+        let (kind, id) = (self.kind(), self.group());
         format!(r#"{{"kind":"{kind}","{field}":"{id}"}}"#)
+    }
+
+    /// The kind's name, as it is in the body.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::OrderPlaced { .. } => "OrderPlaced",
+            Self::OrderCancelled { .. } => "OrderCancelled",
+            Self::StockAdjusted { .. } => "StockAdjusted",
+        }
     }
 
     /// The FIFO message group: the document's id, so that only changes of one document wait for each other.

@@ -208,28 +208,57 @@ mod tests {
         }
     }
 
+    fn stocked(levels: &[i64]) -> Stock {
+        levels.iter().zip(0..).map(|(&level, n)| (key(n), level)).collect()
+    }
+
     proptest! {
         #[test]
-        fn stock_is_conserved_and_never_negative(levels in vec(0_i64..30, 6), orders in batch()) {
-            let stock: Stock = levels.iter().enumerate().map(|(n, &l)| (key(u8::try_from(n).unwrap()), l)).collect();
-            let Allocation { outcomes, taken } = allocate(&stock, &orders);
+        fn no_row_goes_below_zero(levels in vec(0_i64..30, 6), orders in batch()) {
+            let stock = stocked(&levels);
+            let taken = allocate(&stock, &orders).taken;
+            prop_assert!(taken.iter().all(|(row, &units)| 0 < units && units <= stock[row]));
+        }
 
-            prop_assert_eq!(outcomes.len(), orders.len());
-            let mut sold: BTreeMap<StockKey, i64> = BTreeMap::new();
-            let mut left = stock.clone();
-            for (order, (id, outcome)) in orders.iter().zip(&outcomes) {
-                prop_assert_eq!(&order.order_id, id);
-                // An order is refused only for what was short at its turn, and served only when nothing was.
-                prop_assert_eq!(shortages(&left, order).is_empty(), *outcome == Outcome::Allocated);
-                if *outcome == Outcome::Allocated {
-                    for (row, quantity) in rows(order) {
-                        *left.get_mut(&row).unwrap() -= i64::from(quantity);
-                        *sold.entry(row).or_insert(0) += i64::from(quantity);
-                    }
+        #[test]
+        fn an_order_gets_all_of_its_lines_or_none(levels in vec(0_i64..30, 6), orders in batch()) {
+            let mut left = stocked(&levels);
+            for order in &orders {
+                let Allocation { outcomes, taken } = allocate(&left, std::slice::from_ref(order));
+                let all: BTreeMap<_, _> = rows(order).map(|(row, units)| (row, i64::from(units))).collect();
+                let served = outcomes[0].1 == Outcome::Allocated;
+                prop_assert_eq!(&taken, if served { &all } else { &BTreeMap::new() });
+                // Refused only for what is short, served only when nothing is.
+                prop_assert_eq!(shortages(&left, order).is_empty(), served);
+                for (row, units) in taken {
+                    *left.get_mut(&row).unwrap() -= units;
                 }
             }
-            prop_assert_eq!(&taken, &sold);
-            prop_assert!(left.values().all(|&n| n >= 0));
+        }
+
+        #[test]
+        fn who_comes_later_changes_nothing_for_who_came_before(
+            levels in vec(0_i64..30, 6),
+            orders in batch(),
+            first in 0_usize..20,
+        ) {
+            let stock = stocked(&levels);
+            let first = first.min(orders.len());
+            let (alone, together) = (allocate(&stock, &orders[..first]), allocate(&stock, &orders));
+            prop_assert_eq!(&together.outcomes[..first], alone.outcomes);
+            let ids: Vec<_> = together.outcomes.iter().map(|(id, _)| id).collect();
+            prop_assert_eq!(ids, orders.iter().map(|order| &order.order_id).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_is_taken_is_what_the_served_orders_need(levels in vec(0_i64..30, 6), orders in batch()) {
+            let Allocation { outcomes, taken } = allocate(&stocked(&levels), &orders);
+            let mut sold: BTreeMap<StockKey, i64> = BTreeMap::new();
+            let served = orders.iter().zip(&outcomes).filter(|(_, (_, outcome))| *outcome == Outcome::Allocated);
+            for (row, units) in served.flat_map(|(order, _)| rows(order)) {
+                *sold.entry(row).or_insert(0) += i64::from(units);
+            }
+            prop_assert_eq!(taken, sold);
         }
     }
 }

@@ -9,10 +9,12 @@ pub mod health;
 pub mod ids;
 pub mod metrics;
 pub mod ops;
+pub mod otlp;
 pub mod parsers;
 pub mod queue;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;
 pub mod trust;
 
 /// Installs the process-wide TLS provider (aws-lc). Call once, first thing in `main`.

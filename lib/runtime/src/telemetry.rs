@@ -2,7 +2,15 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::otlp::{Collector, CollectorError, Spans};
 
 /// How every crate's name of ours begins.
 const OURS: &str = "shop_";
@@ -16,14 +24,51 @@ pub struct InvalidLogLevel {
 /// Starts logging at `level`: a level for our own crates, or `EnvFilter` directives. Text on a terminal, JSON otherwise.
 /// Call once.
 pub fn init(level: &str) -> Result<(), InvalidLogLevel> {
+    start(level, None)
+}
+
+/// The same, and sends our own spans to a collector, where there is one. Within the runtime.
+pub fn init_traced(level: &str, collector: Option<&Collector>) -> Result<Traces, TelemetryError> {
+    let spans = collector.map(Spans::start).transpose()?;
+    start(level, spans.as_ref())?;
+    Ok(Traces(spans))
+}
+
+/// Why there is no telemetry.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("SHOP_LOG_LEVEL")]
+    Level(#[from] InvalidLogLevel),
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
+}
+
+/// The spans that are still on their way.
+#[derive(Debug)]
+pub struct Traces(Option<Spans>);
+
+impl Traces {
+    /// Call last: sends what is left, for a few seconds at most.
+    pub async fn flush(self) {
+        if let Some(spans) = self.0 {
+            spans.flush().await;
+        }
+    }
+}
+
+fn start(level: &str, spans: Option<&Spans>) -> Result<(), InvalidLogLevel> {
     let filter = EnvFilter::try_new(directives(level)).map_err(|_| InvalidLogLevel { level: level.to_owned() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
-    // A second call keeps the first subscriber: tests start several services in one process.
-    let _already_started = if std::io::stdout().is_terminal() {
-        builder.try_init()
+    let lines = fmt::layer().with_target(true);
+    let lines = if std::io::stdout().is_terminal() {
+        lines.with_filter(filter).boxed()
     } else {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let json = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        json.with_filter(filter).boxed()
     };
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(OURS));
+    let traces = spans.map(|spans| tracing_opentelemetry::layer().with_tracer(spans.tracer()).with_filter(ours));
+    // A second call keeps the first subscriber: tests start several services in one process.
+    let _already_started = tracing_subscriber::registry().with(lines).with(traces).try_init();
     Ok(())
 }
 
@@ -54,7 +99,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use rstest::rstest;
     use tracing::{Level, enabled, subscriber::with_default};
-    use tracing_subscriber::{layer::SubscriberExt, registry};
+    use tracing_subscriber::registry;
 
     use super::*;
 

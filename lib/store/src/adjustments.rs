@@ -89,6 +89,8 @@ pub struct NewAdjustment {
     pub entry: OutboxId,
     pub claim: ClaimId,
     pub now: Timestamp,
+    /// The span that accepts it (W3C Trace Context).
+    pub traceparent: Option<String>,
 }
 
 /// What became of an adjustment.
@@ -114,7 +116,8 @@ impl Adjustments {
     pub async fn accept(&self, new: &NewAdjustment) -> Result<PendingSend, StoreError> {
         self.collection.insert_one(pending(new)).await?;
         let message = Message::StockAdjusted { adjustment_id: new.id.clone() };
-        Ok(PendingSend { message, entry: new.entry.clone(), claim: new.claim.clone(), attempts: 1 })
+        let (entry, claim, traceparent) = (new.entry.clone(), new.claim.clone(), new.traceparent.clone());
+        Ok(PendingSend { message, entry, claim, attempts: 1, traceparent })
     }
 
     pub async fn find(&self, id: &AdjustmentId) -> Result<Option<AdjustmentDocument>, StoreError> {
@@ -165,7 +168,8 @@ impl Adjustments {
 }
 
 fn pending(new: &NewAdjustment) -> AdjustmentDocument {
-    let entry = OutboxEntry::leased(new.entry.clone(), OutboxKind::StockAdjusted, new.claim.clone(), new.now);
+    let entry = OutboxEntry::leased(new.entry.clone(), OutboxKind::StockAdjusted, new.claim.clone(), new.now)
+        .caused_by(new.traceparent.clone());
     let line =
         |(product_id, delta): (&ProductId, &i64)| AdjustmentLine { product_id: product_id.clone(), delta: *delta };
     AdjustmentDocument {

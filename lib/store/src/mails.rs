@@ -141,6 +141,8 @@ pub struct PendingMail {
     pub claim: ClaimId,
     /// How often it was taken for sending, this time included.
     pub attempts: u32,
+    /// See [`OutboxEntry::traceparent`].
+    pub traceparent: Option<String>,
 }
 
 impl PendingMail {
@@ -252,7 +254,8 @@ fn mails_of_reset(reset: &PasswordReset, claim: &ClaimId) -> Vec<PendingMail> {
 }
 
 fn pending(subject: Subject, to: BuyerEmail, (entry, claim): (&OutboxEntry, &ClaimId)) -> PendingMail {
-    PendingMail { subject, to, entry: entry.id.clone(), claim: claim.clone(), attempts: entry.attempts }
+    let (claim, traceparent) = (claim.clone(), entry.traceparent.clone());
+    PendingMail { subject, to, entry: entry.id.clone(), claim, attempts: entry.attempts, traceparent }
 }
 
 #[cfg(test)]

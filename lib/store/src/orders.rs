@@ -10,6 +10,7 @@ use mongodb::{
 use serde::Deserialize;
 use shop_domain::{
     id::{OrderId, UserId},
+    message::Message,
     order::Status,
 };
 
@@ -85,7 +86,13 @@ impl Orders {
             Err(StoreError::Duplicate(_)) if new.idempotency.is_some() => return Err(AcceptError::DuplicateKey),
             Err(error) => return Err(error.into()),
         }
-        let send = PendingSend::placed(new.id.clone(), new.entry.clone(), new.claim.clone());
+        let send = PendingSend {
+            message: Message::OrderPlaced { order_id: new.id.clone() },
+            entry: new.entry.clone(),
+            claim: new.claim.clone(),
+            attempts: 1,
+            traceparent: new.traceparent.clone(),
+        };
         Ok(Accepted { document, send })
     }
 
@@ -275,4 +282,5 @@ pub(crate) fn to_bson<T: serde::Serialize>(value: &T) -> Result<Bson, StoreError
 /// The first entry of an accepted order.
 pub(crate) fn placed_entry(new: &NewOrderDocument) -> OutboxEntry {
     OutboxEntry::leased(new.entry.clone(), OutboxKind::OrderPlaced, new.claim.clone(), new.now)
+        .caused_by(new.traceparent.clone())
 }

@@ -9,7 +9,7 @@ use mongodb::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shop_domain::{
-    id::{ClaimId, OrderId, OutboxId},
+    id::{ClaimId, OutboxId},
     message::Message,
 };
 
@@ -63,18 +63,27 @@ pub struct OutboxEntry {
     pub attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimId>,
+    /// The span that caused it (W3C Trace Context), so that its sending is in the same trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl OutboxEntry {
     /// An entry that its maker sends under a claim of its own, and whoever polls when that did not happen in time.
     pub fn leased(id: OutboxId, kind: OutboxKind, claim: ClaimId, now: Timestamp) -> Self {
         let due_at = now.saturating_add(ACCEPTOR_LEASE_SECONDS.seconds()).unwrap_or(now);
-        Self { id, kind, due_at: dates::whole_millis(due_at), attempts: 1, claim: Some(claim) }
+        Self { id, kind, due_at: dates::whole_millis(due_at), attempts: 1, claim: Some(claim), traceparent: None }
     }
 
     /// An entry that anyone may take at once.
     pub fn due(id: OutboxId, kind: OutboxKind, now: Timestamp) -> Self {
-        Self { id, kind, due_at: dates::whole_millis(now), attempts: 0, claim: None }
+        Self { id, kind, due_at: dates::whole_millis(now), attempts: 0, claim: None, traceparent: None }
+    }
+
+    /// The same entry as a part of a trace.
+    #[must_use]
+    pub fn caused_by(self, traceparent: Option<String>) -> Self {
+        Self { traceparent, ..self }
     }
 }
 
@@ -85,12 +94,8 @@ pub struct PendingSend {
     pub entry: OutboxId,
     pub claim: ClaimId,
     pub attempts: u32,
-}
-
-impl PendingSend {
-    pub(crate) fn placed(order_id: OrderId, entry: OutboxId, claim: ClaimId) -> Self {
-        Self { message: Message::OrderPlaced { order_id }, entry, claim, attempts: 1 }
-    }
+    /// See [`OutboxEntry::traceparent`].
+    pub traceparent: Option<String>,
 }
 
 /// One taking of due entries.
@@ -139,6 +144,7 @@ impl Outbox {
                         entry: entry.id,
                         claim: taking.claim.clone(),
                         attempts: entry.attempts,
+                        traceparent: entry.traceparent,
                     })
                 }));
             }

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use shop_domain::message::Message;
-use shop_runtime::telemetry::chain;
+use shop_runtime::{telemetry::chain, trace};
 use shop_store::orders::{LastFailure, OrderView};
+use tracing::Instrument;
 
 use super::{
     Workshop,
@@ -68,6 +69,15 @@ impl Workshop {
 
     /// Gives the receipts of a job back, and returns them.
     async fn fail(&self, job: &Job, error: Option<&HandleError>, receipts: Vec<Receipt>) -> Vec<Receipt> {
+        trace::failed(&job.span);
+        trace::within(job.context, self.record_failure(job, error)).instrument(job.span.clone()).await;
+        self.inbox.give_back(&receipts, self.delay(job.receive_count)).await;
+        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Unknown };
+        self.metrics.count(outcome, receipts.len());
+        receipts
+    }
+
+    async fn record_failure(&self, job: &Job, error: Option<&HandleError>) {
         let id = job.message.group();
         match error {
             Some(error) if error.is_outage() => self.gate.close(),
@@ -81,10 +91,6 @@ impl Workshop {
                 tracing::error!(id, receive_count = job.receive_count, "a message names a document that is not there");
             }
         }
-        self.inbox.give_back(&receipts, self.delay(job.receive_count)).await;
-        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Unknown };
-        self.metrics.count(outcome, receipts.len());
-        receipts
     }
 
     /// The queue moves the message to its dead letters next: the buyer must hear of it, and staff must see why.

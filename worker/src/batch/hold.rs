@@ -76,7 +76,7 @@ mod tests {
         let deliveries = [delivery("a", 1), delivery("b", 2), delivery("c", 3)];
         let [a, b, c] = deliveries.clone().map(|delivery| delivery.receipt);
         let mut held = Holding::of(&deliveries);
-        held.release(&[b.clone()]);
+        held.release(std::slice::from_ref(&b));
         assert_eq!(held.all(), [a.clone(), c.clone()]);
         assert_eq!(held.ours(&[b, c.clone()]), [c]);
     }

@@ -8,10 +8,11 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use shop_domain::{id::OrderId, message::Message};
+use shop_domain::message::Message;
+use tracing::Instrument;
 
 use super::{Limits, Workshop, sort::Job};
-use crate::handle::{HandleError, Handled};
+use crate::handle::{HandleError, Handled, Placed};
 
 /// Tries of a whole batch that meets others on the same rows; after that its orders go one by one.
 const BATCH_TRIES: usize = 6;
@@ -34,45 +35,48 @@ impl Workshop {
             tokio::time::sleep(self.limits.simulated_work).await;
         }
         let patience = self.patience();
-        let placed: Vec<OrderId> = jobs.iter().filter_map(|job| placed(&job.message)).collect();
+        let placed: Vec<Placed> = jobs.iter().filter_map(placed).collect();
         self.settle_orders(&placed, settled, patience).await;
         for job in jobs {
+            let span = job.span.clone();
             let outcome = match &job.message {
                 Message::OrderPlaced { .. } => continue,
-                Message::OrderCancelled { order_id } => self.persist(patience, || self.handler.restock(order_id)).await,
+                Message::OrderCancelled { order_id } => {
+                    self.persist(patience, || self.handler.restock(order_id)).instrument(span).await
+                }
                 Message::StockAdjusted { adjustment_id } => {
-                    self.persist(patience, || self.handler.adjustment(adjustment_id)).await
+                    self.persist(patience, || self.handler.adjustment(adjustment_id)).instrument(span).await
                 }
             };
             settled.insert(job.message.clone(), outcome.map_err(Arc::new));
         }
     }
 
-    async fn settle_orders(&self, ids: &[OrderId], settled: &mut Settled, patience: Instant) {
-        if ids.is_empty() {
+    async fn settle_orders(&self, placed: &[Placed], settled: &mut Settled, patience: Instant) {
+        if placed.is_empty() {
             return;
         }
-        self.metrics.batch.observe(u32::try_from(ids.len()).map_or(f64::INFINITY, f64::from));
+        self.metrics.batch.observe(u32::try_from(placed.len()).map_or(f64::INFINITY, f64::from));
         let pauses = pauses().with_max_times(BATCH_TRIES);
-        match self.retried(pauses, patience, || self.handler.orders(ids)).await {
+        match self.retried(pauses, patience, || self.handler.orders(placed)).await {
             Ok(handled) => settled.extend(handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled)))),
             Err(error) if error.is_outage() => {
                 let error = Arc::new(error);
-                settled.extend(ids.iter().map(|id| (message(id), Err(Arc::clone(&error)))));
+                settled.extend(placed.iter().map(|order| (message(order), Err(Arc::clone(&error)))));
             }
-            Err(_) => self.settle_singly(ids, settled, patience).await,
+            Err(_) => self.settle_singly(placed, settled, patience).await,
         }
     }
 
     /// Finds out which order of a batch is the one that fails.
-    async fn settle_singly(&self, ids: &[OrderId], settled: &mut Settled, patience: Instant) {
-        for id in ids {
-            match self.persist(patience, || self.handler.orders(std::slice::from_ref(id))).await {
+    async fn settle_singly(&self, placed: &[Placed], settled: &mut Settled, patience: Instant) {
+        for order in placed {
+            match self.persist(patience, || self.handler.orders(std::slice::from_ref(order))).await {
                 Ok(handled) => {
                     settled.extend(handled.into_iter().map(|handled| (handled.message.clone(), Ok(handled))));
                 }
                 Err(error) => {
-                    settled.insert(message(id), Err(Arc::new(error)));
+                    settled.insert(message(order), Err(Arc::new(error)));
                 }
             }
         }
@@ -118,27 +122,30 @@ fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
-fn placed(message: &Message) -> Option<OrderId> {
-    match message {
-        Message::OrderPlaced { order_id } => Some(order_id.clone()),
+fn placed(job: &Job) -> Option<Placed> {
+    match &job.message {
+        Message::OrderPlaced { order_id } => {
+            Some(Placed { id: order_id.clone(), traceparent: Some(job.context.to_string()) })
+        }
         Message::OrderCancelled { .. } | Message::StockAdjusted { .. } => None,
     }
 }
 
-fn message(id: &OrderId) -> Message {
-    Message::OrderPlaced { order_id: id.clone() }
+fn message(order: &Placed) -> Message {
+    Message::OrderPlaced { order_id: order.id.clone() }
 }
 
 #[cfg(test)]
 mod tests {
+    use shop_domain::id::OrderId;
+
     use super::*;
-    use crate::handle::Verdict;
+    use crate::{delivery::tests::delivery, handle::Verdict};
 
     #[test]
     fn an_overrun_fails_only_what_is_not_settled() {
-        let [done, open] = [[1; 12], [2; 12]].map(|bits| message(&OrderId::from_bits(bits)));
-        let job =
-            |message: &Message| Job { message: message.clone(), receipts: Vec::new(), receive_count: 1, sent_at: None };
+        let [done, open] = [[1; 12], [2; 12]].map(|bits| Message::OrderPlaced { order_id: OrderId::from_bits(bits) });
+        let job = |message: &Message| Job::new(message.clone(), delivery("", 1));
         let handled = Handled { message: done.clone(), verdict: Verdict::Processed, order: None };
         let mut settled = Settled::from([(done.clone(), Ok(handled))]);
         fail_rest(&mut settled, &[job(&done), job(&open)], HandleError::Overran(Duration::from_secs(1)));

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use shop_domain::message::Message;
+use shop_runtime::trace::{Origin, Role, TraceContext};
+use tracing::{Span, field::Empty};
 
 use crate::delivery::{Delivery, Receipt};
 
 /// One thing to do, and every delivery that asks for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Job {
     pub message: Message,
     pub receipts: Vec<Receipt>,
@@ -16,6 +18,29 @@ pub struct Job {
     pub receive_count: u32,
     /// The oldest of its deliveries.
     pub sent_at: Option<Timestamp>,
+    /// From the delivery of the first message that asks for it until the job is dropped.
+    pub span: Span,
+    /// The span, as what the job causes is told of it.
+    pub context: TraceContext,
+}
+
+impl Job {
+    pub fn new(message: Message, first: Delivery) -> Self {
+        let Delivery { receipt, receive_count, sent_at, traceparent, .. } = first;
+        let origin = Origin::read(traceparent.as_deref());
+        let span = tracing::error_span!(
+            parent: None,
+            "job",
+            id = message.group(),
+            receive_count,
+            trace_id = %origin.trace_id,
+            messaging.system = "aws_sqs",
+            otel.name = Empty,
+            otel.kind = Empty,
+        );
+        let context = origin.join(&span, Role { name: &format!("process {}", message.kind()), kind: "consumer" });
+        Self { message, receipts: vec![receipt], receive_count, sent_at, span, context }
+    }
 }
 
 /// The jobs, and the deliveries that are no message of this shop.
@@ -33,8 +58,7 @@ pub fn sort_out(deliveries: Vec<Delivery>) -> (Vec<Job>, Vec<Delivery>) {
             job.sent_at = job.sent_at.into_iter().chain(delivery.sent_at).min();
             job.receipts.push(delivery.receipt);
         } else {
-            let (receipts, receive_count) = (vec![delivery.receipt], delivery.receive_count);
-            jobs.push(Job { message, receipts, receive_count, sent_at: delivery.sent_at });
+            jobs.push(Job::new(message, delivery));
         }
     }
     (jobs, strangers)

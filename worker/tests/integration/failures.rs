@@ -1,6 +1,6 @@
 //! What cannot be done: unreadable and unknown messages, and servers that are away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use shop_domain::{
@@ -8,13 +8,14 @@ use shop_domain::{
     message::Message,
     order::{FailureClass, Status},
 };
-use shop_harness::{Link, QueueRules, bits, eventually, with_shop, with_shop_of};
+use shop_harness::{Link, QueueKind, QueueRules, bits, eventually, with_shop, with_shop_of};
 use shop_store::{Store, orders::Reason};
 
 use crate::support::Worker;
 
-const FEW: QueueRules = QueueRules { visibility: Duration::from_secs(30), max_receive_count: 2 };
-const FEW_FLAGS: [&str; 2] = ["--max-receive-count", "2"];
+const FEW: QueueRules =
+    QueueRules { visibility: Duration::from_secs(30), max_receive_count: 3, kind: QueueKind::Standard };
+const FEW_FLAGS: [&str; 2] = ["--max-receive-count", "3"];
 
 #[tokio::test]
 async fn what_is_no_job_ends_among_the_dead_letters() -> anyhow::Result<()> {
@@ -27,6 +28,8 @@ async fn what_is_no_job_ends_among_the_dead_letters() -> anyhow::Result<()> {
             Ok((dead.visible == 2 && alive.visible + alive.in_flight == 0).then_some(()))
         })
         .await?;
+        let received = (worker.outcomes("Unparseable").await?, worker.outcomes("Unknown").await?);
+        assert_eq!(received, (3, 3), "each as often as the queue allows");
         assert!(worker.stop().await);
         Ok(())
     })
@@ -52,6 +55,8 @@ async fn an_order_that_cannot_be_handled_fails_with_its_last_delivery_and_harms_
         })
         .await?;
         assert_eq!(shop.units(&product).await?, 4);
+        assert_eq!(worker.outcomes("Failed").await?, 3, "as often as the queue allows");
+        assert_eq!((worker.outcomes("Processed").await?, shop.order(&sound).await?.deliveries), (1, None));
         assert!(worker.stop().await);
         Ok(())
     })
@@ -72,6 +77,38 @@ async fn a_worker_waits_for_mongodb_without_using_up_deliveries() -> anyhow::Res
         assert_eq!(worker.text("/livez").await?, "ok");
         assert_eq!(shop.queue.counts().await?.visible, 1);
         assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_outage_of_many_visibility_periods_costs_no_delivery() -> anyhow::Result<()> {
+    let short = QueueRules { visibility: Duration::from_secs(1), max_receive_count: 2, kind: QueueKind::Standard };
+    with_shop_of(short, async |shop| {
+        let product = shop.stocked(50).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        link.cut();
+        let flags = ["--mongodb-uri", &uri, "--visibility-seconds", "2", "--max-receive-count", "2"];
+        let worker = Worker::start(&shop, &flags).await?;
+        let mut placed = Vec::new();
+        for _ in 0..15 {
+            placed.push(shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?);
+        }
+        let outage = Instant::now();
+        while outage.elapsed() < short.visibility * 6 {
+            assert_eq!(
+                (shop.queue.counts().await?.visible, worker.report().await?["inFlight"].as_u64()),
+                (15, Some(0))
+            );
+        }
+        link.mend();
+        for id in &placed {
+            let order = shop.settled(id).await?;
+            assert_eq!((order.status, order.deliveries), (Status::Processed, None));
+        }
+        assert_eq!(shop.dead_letters.counts().await?.visible, 0);
         assert!(worker.stop().await);
         Ok(())
     })

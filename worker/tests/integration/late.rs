@@ -10,11 +10,12 @@ use anyhow::ensure;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use shop_domain::order::Status;
-use shop_harness::{Link, QueueRules, Shop, eventually, with_shop_of};
+use shop_harness::{Link, QueueKind, QueueRules, Shop, eventually, with_shop_of};
 
 use crate::support::Worker;
 
-const SHORT: QueueRules = QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10 };
+const SHORT: QueueRules =
+    QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10, kind: QueueKind::Standard };
 
 /// A worker that is a process of its own, so that it can be paused; killed when dropped.
 struct Paused {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shop_domain::{message::Message, order::Status};
-use shop_harness::{Link, QueueRules, eventually, with_shop, with_shop_of};
+use shop_harness::{Link, QueueKind, QueueRules, Step, eventually, with_shop, with_shop_of};
 
 use crate::support::Worker;
 
-const SHORT: QueueRules = QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10 };
+const SHORT: QueueRules =
+    QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10, kind: QueueKind::Standard };
 
 #[tokio::test]
 async fn a_slow_message_stays_hidden_while_it_is_in_work() -> anyhow::Result<()> {
@@ -21,6 +22,70 @@ async fn a_slow_message_stays_hidden_while_it_is_in_work() -> anyhow::Result<()>
         assert_eq!(shop.receive(Duration::from_secs(4)).await?, Vec::<String>::new());
         assert_eq!(shop.settled(&id).await?.deliveries, None);
         eventually("it is deleted", async || Ok((worker.report().await?["completedTotal"] == 1).then_some(()))).await?;
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_the_queue_gave_to_another_is_neither_extended_nor_deleted_nor_decided_twice() -> anyhow::Result<()> {
+    with_shop_of(SHORT, async |shop| {
+        let product = shop.stocked(5).await?;
+        let (mongodb, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let sqs = Link::to(shop.servers.sqs_endpoint.trim_start_matches("http://")).await?;
+        let endpoint = format!("http://{}", sqs.address());
+        let flags = ["--mongodb-uri", &uri, "--sqs-endpoint", &endpoint, "--visibility-seconds", "2"];
+        let paused = Worker::start(&shop, &[&flags[..], &["--concurrency", "1"]].concat()).await?;
+        paused.ready().await?;
+        // In the transaction, with the stock moved; then the worker is as good as paused.
+        mongodb.stall_at(Step::Before("commitTransaction"));
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        mongodb.stalled().await?;
+        sqs.stall();
+
+        let other = Worker::start(&shop, &["--visibility-seconds", "2", "--concurrency", "1"]).await?;
+        eventually("the other has it", async || Ok((other.report().await?["busy"] == 1).then_some(()))).await?;
+        sqs.mend();
+        eventually("the first learns that it lost it", async || Ok((paused.lost().await? == 1).then_some(()))).await?;
+        mongodb.mend();
+
+        let order = shop.settled(&id).await?;
+        assert_eq!(order.status, Status::Processed);
+        eventually("both have finished", async || {
+            let idle = paused.report().await?["inFlight"] == 0 && other.report().await?["inFlight"] == 0;
+            let counts = shop.queue.counts().await?;
+            Ok((idle && counts.visible + counts.in_flight == 0).then_some(()))
+        })
+        .await?;
+        assert_eq!((paused.report().await?["completedTotal"].as_u64(), paused.lost().await?), (Some(0), 1));
+        let order = shop.order(&id).await?;
+        assert_eq!((order.version, order.outbox.len(), shop.units(&product).await?), (2, 1, 4));
+        assert_eq!(shop.store.audit.read().await?.faults(), Vec::<String>::new());
+        assert!(other.stop().await && paused.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn prefetched_messages_wait_hidden_and_are_not_in_work() -> anyhow::Result<()> {
+    with_shop_of(SHORT, async |shop| {
+        let product = shop.stocked(50).await?;
+        let mut placed = Vec::new();
+        for _ in 0..6 {
+            placed.push(shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?);
+        }
+        let flags = ["--visibility-seconds", "2", "--simulated-work-ms", "4000", "--concurrency", "2"];
+        let worker = Worker::start(&shop, &[&flags[..], &["--prefetch", "2"]].concat()).await?;
+        eventually("two are in work and two are held", async || {
+            let report = worker.report().await?;
+            Ok((report["busy"] == 2 && report["inFlight"] == 4).then_some(()))
+        })
+        .await?;
+        for id in &placed {
+            assert_eq!(shop.settled(id).await?.deliveries, None);
+        }
         assert!(worker.stop().await);
         Ok(())
     })
@@ -60,6 +125,34 @@ async fn work_that_is_not_finished_at_the_deadline_is_handed_back_at_once() -> a
         assert_eq!(received, [Message::OrderPlaced { order_id: id.clone() }.to_body()]);
         assert_eq!(worker.outcomes("HandedBack").await?, 1);
         assert_eq!(shop.order(&id).await?.status, Status::Pending);
+        assert!(worker.left().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deadline_while_a_batch_is_concluded_hands_back_only_what_has_not_ended() -> anyhow::Result<()> {
+    let once = QueueRules { max_receive_count: 1, ..QueueRules::default() };
+    with_shop_of(once, async |shop| {
+        let product = shop.stocked(5).await?;
+        let (sound, spoiled) = (
+            shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?,
+            shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?,
+        );
+        shop.spoil(&spoiled).await?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        link.stall_at(Step::Before("processing_failed"));
+        let worker = Worker::start(&shop, &["--mongodb-uri", &uri, "--max-receive-count", "1"]).await?;
+        link.stalled().await?;
+        eventually("the sound one is deleted", async || Ok((worker.outcomes("Processed").await? == 1).then_some(())))
+            .await?;
+        worker.shutdown.drain();
+        worker.deadline.cancel();
+        eventually("the other is handed back", async || Ok((worker.outcomes("HandedBack").await? == 1).then_some(())))
+            .await?;
+        assert_eq!((worker.outcomes("Processed").await?, worker.outcomes("Failed").await?), (1, 0));
+        assert_eq!(shop.order(&sound).await?.status, Status::Processed);
         assert!(worker.left().await);
         Ok(())
     })

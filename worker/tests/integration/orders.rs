@@ -1,8 +1,9 @@
 //! Orders end to end.
 
 use jiff::Timestamp;
+use rstest::rstest;
 use shop_domain::{message::Message, order::Status, stock::Shortage};
-use shop_harness::{eventually, with_shop};
+use shop_harness::{QueueKind, QueueRules, eventually, with_shop, with_shop_of};
 use shop_store::{order_cache::OrderCache, orders::Reason, outbox::OutboxKind, redis_link::RedisLink};
 
 use crate::support::Worker;
@@ -111,6 +112,64 @@ async fn an_order_is_settled_once_however_often_its_message_comes() -> anyhow::R
         assert_eq!(shop.units(&product).await?, 8);
         let report = worker.report().await?;
         assert_eq!(report["completedTotal"], 3);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[rstest]
+#[tokio::test]
+async fn both_kinds_of_queue_carry_orders_and_what_follows(
+    #[values(QueueKind::Standard, QueueKind::Fifo)] kind: QueueKind,
+) -> anyhow::Result<()> {
+    with_shop_of(QueueRules { kind, ..QueueRules::default() }, async |shop| {
+        let product = shop.stocked(20).await?;
+        let mut placed = Vec::new();
+        for _ in 0..25 {
+            let id = shop.place(&[(&product, 1)], now()).await?;
+            // The repeat may be in the same batch.
+            shop.send(&Message::OrderPlaced { order_id: id.clone() }.to_body()).await?;
+            placed.push(id);
+        }
+        let worker = Worker::start(&shop, &["--concurrency", "20"]).await?;
+        let mut served = Vec::new();
+        for id in &placed {
+            if shop.settled(id).await?.status == Status::Processed {
+                served.push(id);
+            }
+        }
+        assert_eq!((served.len(), shop.units(&product).await?), (20, 0));
+
+        assert!(shop.cancel_processed(served[0]).await?);
+        let back = Message::OrderCancelled { order_id: served[0].clone() }.to_body();
+        for body in [&back, &back] {
+            shop.send(body).await?;
+        }
+        emptied(&shop.queue).await?;
+        assert_eq!(shop.units(&product).await?, 1);
+        assert_eq!(shop.dead_letters.counts().await?.visible, 0);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_queue_costs_two_and_a_half_calls_for_ten_orders_at_most() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(200).await?;
+        let mut placed = Vec::new();
+        for _ in 0..100 {
+            placed.push(shop.place(&[(&product, 1)], now()).await?);
+        }
+        let worker = Worker::start(&shop, &[]).await?;
+        for id in &placed {
+            shop.settled(id).await?;
+        }
+        emptied(&shop.queue).await?;
+        let calls = worker.sqs_calls().await?;
+        assert!(calls <= 25, "{calls} calls to receive and delete {} messages", placed.len());
         assert!(worker.stop().await);
         Ok(())
     })

@@ -1,7 +1,12 @@
 //! Starting workers inside the test.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
+use anyhow::Context;
 use clap::Parser;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -19,27 +24,45 @@ pub struct Worker {
     pub deadline: CancellationToken,
 }
 
-/// The configuration of a worker of `shop`, with more flags.
-pub fn config(shop: &Shop, flags: &[&str]) -> anyhow::Result<Config> {
+/// The command line of a worker of `shop`, with more flags.
+pub fn arguments(shop: &Shop, flags: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> = ["shop-worker", "--metrics-addr", "127.0.0.1:0"].map(String::from).into();
     for (flag, value) in [
         ("--mongodb-uri", shop.servers.mongodb_uri.expose_secret()),
         ("--mongodb-database", &shop.name),
         ("--redis-url", shop.servers.redis_url.expose_secret()),
         ("--sqs-endpoint", &shop.servers.sqs_endpoint),
-        ("--queue-name", &shop.name),
+        ("--queue-name", &shop.queue_name),
     ] {
         if !flags.contains(&flag) {
             arguments.extend([flag.to_owned(), value.to_owned()]);
         }
     }
     arguments.extend(flags.iter().map(ToString::to_string));
-    Ok(Config::try_parse_from(arguments)?)
+    arguments
+}
+
+/// A worker as a process of its own; it is killed when it is dropped.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn start(shop: &Shop, flags: &[&str], stdout: Stdio) -> anyhow::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shop-worker"));
+        command.args(&arguments(shop, flags)[1..]);
+        Ok(Self(command.stdout(stdout).spawn().context("shop-worker")?))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL; a process that has ended by itself is no reason to fail here.
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 impl Worker {
     pub async fn start(shop: &Shop, flags: &[&str]) -> anyhow::Result<Self> {
-        let (config, shutdown) = (config(shop, flags)?, Shutdown::manual());
+        let (config, shutdown) = (Config::try_parse_from(arguments(shop, flags))?, Shutdown::manual());
         let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
         let ops = shop_worker::start(&config, Clock::system(), &shutdown, deadline.clone()).await?;
         Ok(Self { shop: shop.clone(), ops, shutdown, deadline })
@@ -75,6 +98,23 @@ impl Worker {
         let name = format!("shop_worker_messages_total{{outcome=\"{outcome}\"}} ");
         let metrics = self.text("/metrics").await?;
         Ok(metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0))
+    }
+
+    /// How many requests the worker has sent to SQS to receive and delete messages.
+    pub async fn sqs_calls(&self) -> anyhow::Result<u64> {
+        let metrics = self.text("/metrics").await?;
+        let calls = ["ReceiveMessage", "DeleteMessageBatch"].map(|operation| {
+            let name = format!("shop_worker_sqs_calls_total{{operation=\"{operation}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+        });
+        Ok(calls.iter().sum())
+    }
+
+    /// How many messages the queue gave to others while they were in work here.
+    pub async fn lost(&self) -> anyhow::Result<u64> {
+        let metrics = self.text("/metrics").await?;
+        let name = "shop_worker_lost_messages_total ";
+        Ok(metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0))
     }
 
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {

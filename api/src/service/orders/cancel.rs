@@ -7,7 +7,10 @@ use shop_domain::{
     message::Message,
     order::Status,
 };
-use shop_runtime::ids::{self, NoRandomness};
+use shop_runtime::{
+    ids::{self, NoRandomness},
+    trace,
+};
 use shop_store::{
     StoreError,
     orders::{OrderDocument, Settlement},
@@ -83,7 +86,8 @@ impl Orders {
 
 /// What is written, and the message to the worker when there is stock to put back.
 fn cancellation(order: &OrderDocument, now: Timestamp) -> Result<(Settlement, Option<PendingSend>), NoRandomness> {
-    let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now);
+    let mail = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), OutboxKind::CancellationMail, now)
+        .caused_by(trace::current());
     let mut settlement = Settlement {
         id: order.id.clone(),
         from: order.status,
@@ -97,9 +101,11 @@ fn cancellation(order: &OrderDocument, now: Timestamp) -> Result<(Settlement, Op
         return Ok((settlement, None));
     }
     let (entry, claim) = (OutboxId::from_bits(ids::random_bytes()?), ClaimId::from_bits(ids::random_bytes()?));
-    settlement.outbox.push(OutboxEntry::leased(entry.clone(), OutboxKind::OrderCancelled, claim.clone(), now));
+    settlement.outbox.push(
+        OutboxEntry::leased(entry.clone(), OutboxKind::OrderCancelled, claim.clone(), now).caused_by(trace::current()),
+    );
     let message = Message::OrderCancelled { order_id: order.id.clone() };
-    Ok((settlement, Some(PendingSend { message, entry, claim, attempts: 1 })))
+    Ok((settlement, Some(PendingSend { message, entry, claim, attempts: 1, traceparent: trace::current() })))
 }
 
 #[cfg(test)]

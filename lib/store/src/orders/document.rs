@@ -153,6 +153,8 @@ pub struct NewOrderDocument {
     pub entry: OutboxId,
     pub claim: ClaimId,
     pub now: Timestamp,
+    /// The span that accepts it (W3C Trace Context).
+    pub traceparent: Option<String>,
 }
 
 /// A decision about one order: the status it was decided from, the one it gets, and what goes with it.
