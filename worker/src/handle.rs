@@ -113,7 +113,10 @@ impl Handler {
         let entries = (0..pending.len()).map(|_| Ok(OutboxId::from_bits(ids::random_bytes()?)));
         let entries = entries.collect::<Result<Vec<_>, NoRandomness>>()?;
         let plan = decide::orders(&pending, &stock, &entries, self.clock.now());
+        #[cfg(not(feature = "naive-allocation"))]
         self.move_stock(tx, &plan.stock).await?;
+        #[cfg(feature = "naive-allocation")]
+        crate::naive::overwrite_stock(&self.store, tx, (&stock, &plan.stock)).await?;
         self.store.orders.settle_in(tx, &plan.settlements).await?;
         let settled = pending.into_iter().zip(&plan.settlements).map(|(order, settlement)| order.settled(settlement));
         Ok(settled.collect())

@@ -8,6 +8,8 @@ pub mod delivery;
 mod gate;
 mod handle;
 mod metrics;
+#[cfg(feature = "naive-allocation")]
+mod naive;
 mod report;
 mod start;
 

@@ -1,0 +1,89 @@
+//! `cargo xtask bench orders`: orders at fixed rates and at the maximum; how many, how soon, at what cost. No timing fails
+//! it; an accepted order that is not processed does, and books that do not add up.
+
+use anyhow::Result;
+use clap::Parser;
+use shop_bench::{
+    ground::Binaries,
+    latency::Latency,
+    rates::{self, Measured, Plan},
+    record::{self, Call, Circumstances, Results, table},
+};
+
+#[derive(Debug, Parser)]
+#[command(about = "Orders at fixed rates and at the maximum")]
+struct Bench {
+    #[command(flatten)]
+    plan: Plan,
+    #[command(flatten)]
+    binaries: Binaries,
+    #[command(flatten)]
+    call: Call,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    shop_runtime::install_tls_provider();
+    let bench = Bench::parse();
+    let circumstances = Circumstances::of(&bench.call);
+    let measured = rates::run(&bench.plan, &bench.binaries).await?;
+    let text = text(&bench.plan, &measured);
+    println!("\n{text}");
+    record::write(&bench.call, &circumstances, &Results { name: "orders", raw: &measured, text: &text })
+}
+
+fn text(plan: &Plan, measured: &[Measured]) -> String {
+    let counts_calls = measured.iter().all(|step| step.cost.sqs_calls_per_order().is_some());
+    let mut heading = vec![
+        "offered/s",
+        "accepted",
+        "other answers",
+        "accepted/s",
+        "acceptance p50 / p95 / p99 ms",
+        "processed/s",
+        "accepted → Processed p50 / p95 / p99 ms",
+        "api CPU ms/order",
+        "workers CPU ms/order",
+        "api RSS MiB",
+        "worker RSS MiB",
+    ];
+    if counts_calls {
+        heading.push("SQS calls/order (relay + workers)");
+    }
+    let rows: Vec<_> = measured.iter().map(row).collect();
+    format!(
+        "{}\nOne api and {} workers. Each rate is offered for {} s in an open loop: latency counts from when a request was \
+         due, so that waiting is not left out (the client's timer adds up to 1 ms). `max`: a closed loop of {} requests. \
+         processed/s: from the first acceptance to the last decision. accepted → Processed: by the times in the order's \
+         history, which are the api's at acceptance and the worker's when it decides, just before its commit.\n",
+        table(&heading, &rows),
+        plan.workers,
+        plan.seconds,
+        plan.in_flight
+    )
+}
+
+fn row(step: &Measured) -> Vec<String> {
+    let cost = &step.cost;
+    let mut cells = vec![
+        step.offered_per_second.map_or_else(|| "max".to_owned(), |rate| rate.to_string()),
+        step.accepted.to_string(),
+        step.refused.values().sum::<usize>().to_string(),
+        format!("{:.0}", step.accepted_per_second),
+        percentiles(step.acceptance_ms),
+        format!("{:.0}", step.processed_per_second),
+        percentiles(step.processing_ms),
+        format!("{:.2}", cost.api_cpu_ms_per_order),
+        format!("{:.2}", cost.worker_cpu_ms_per_order),
+        format!("{:.0}", cost.api_rss_mib),
+        format!("{:.0}", cost.worker_rss_mib),
+    ];
+    if let (Some(relay), Some(workers)) = (cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order) {
+        cells.push(format!("{:.2} ({relay:.2} + {workers:.2})", relay + workers));
+    }
+    cells
+}
+
+fn percentiles(latency: Option<Latency>) -> String {
+    latency.map_or_else(|| "–".to_owned(), |all| format!("{:.0} / {:.0} / {:.0}", all.p50, all.p95, all.p99))
+}
