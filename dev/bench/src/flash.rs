@@ -2,7 +2,6 @@
 //! a shop of its own; what it counted is judged in `verdict.rs`.
 
 mod books;
-pub use books::has_pending;
 mod buy;
 mod crew;
 mod repeat;
@@ -22,12 +21,15 @@ use tokio::sync::watch;
 
 use self::{buy::Bought, crew::Crew, verdict::Counts};
 use crate::{
-    ground::{Binaries, Ground, until_interrupted},
+    ground::{Binaries, Ground, has_pending, settled, until_interrupted},
     random::SplitMix,
 };
 
 /// Deliveries are not what is scarce here: messages of killed workers come again at once, and as often as it takes.
 const RULES: QueueRules = QueueRules { visibility: Duration::from_secs(2), max_receive_count: 1_000 };
+/// So many times the least number of kills, the workers are left in peace: where a worker needs longer to start than it
+/// lives, nothing would ever be decided.
+const MOST_KILLS: usize = 4;
 /// Workers that are killed and started again.
 const WORKERS: usize = 2;
 
@@ -87,9 +89,10 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
         let mut crew = Crew::start(ground, worker, WORKERS)?;
         let enough = async |kills| {
             let over = kills >= sale.kills && all_told.load(Ordering::Acquire);
-            Ok(over && !books::has_pending(&ground.shop.store).await?)
+            Ok(over && (kills >= MOST_KILLS * sale.kills || !has_pending(&ground.shop.store).await?))
         };
         let killed = crew.harass(&mut draws, enough).await?;
+        settled(&ground.shop.store).await?;
         Ok((crew, killed))
     };
     let repeating = repeat::all(&ground.shop, seen.clone(), &all_told, &mut repeats);

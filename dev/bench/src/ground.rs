@@ -3,19 +3,23 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
 use shop_api::{keys::Keys, service::sessions::Sessions, tokens::Tokens};
-use shop_domain::{account::Role, id::UserId};
+use shop_domain::{account::Role, id::UserId, order::Status};
 use shop_harness::{QueueRules, bits, eventually};
 use shop_runtime::{clock::Clock, ids};
-use shop_store::users::User;
+use shop_store::{
+    Store,
+    orders::{Listing, Viewer},
+    users::User,
+};
 
 use crate::{
     client::{Account, Shop},
@@ -51,6 +55,9 @@ pub struct Ground {
 /// Accounts and sessions are stored so many at once.
 const ENROLLING: usize = 64;
 const TOKEN_MINUTES: i64 = 60;
+/// How long a bench waits for what was accepted to be decided. A transaction of a killed worker holds its rows until the
+/// server ends it, after a minute by default.
+const SETTLING: Duration = Duration::from_mins(3);
 /// A limit that nobody reaches: all buyers have one address.
 const UNLIMITED: &str = "100000000";
 
@@ -165,5 +172,18 @@ fn free_address() -> Result<String> {
     Ok(address.context("looking for a free port")?.to_string())
 }
 
-/// How long a bench waits for what was accepted to be decided.
-pub const SETTLING: Duration = Duration::from_mins(3);
+/// Whether any order is not decided yet.
+pub async fn has_pending(store: &Store) -> Result<bool> {
+    let pending = Listing { viewer: Viewer::Staff, status: Some(Status::Pending), after: None, limit: 1 };
+    Ok(!store.orders.list(&pending).await?.is_empty())
+}
+
+/// Waits until every order is decided.
+pub async fn settled(store: &Store) -> Result<()> {
+    let deadline = Instant::now() + SETTLING;
+    while has_pending(store).await? {
+        ensure!(Instant::now() < deadline, "orders are pending {} s after the last was accepted", SETTLING.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

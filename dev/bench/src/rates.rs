@@ -25,8 +25,7 @@ use self::{
     load::{Answered, Load, Stimulus},
 };
 use crate::{
-    flash::has_pending,
-    ground::{Binaries, Ground, SETTLING, until_interrupted},
+    ground::{Binaries, Ground, settled, until_interrupted},
     latency::Latency,
 };
 
@@ -145,15 +144,6 @@ fn summary(
         processing_ms: Latency::of(orders.iter().filter_map(processing).collect()),
         cost,
     }
-}
-
-async fn settled(store: &Store) -> Result<()> {
-    let deadline = Instant::now() + SETTLING;
-    while has_pending(store).await? {
-        ensure!(Instant::now() < deadline, "orders are pending {} s after the last was accepted", SETTLING.as_secs());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 /// The accepted orders as they are stored, newest first.

@@ -1,6 +1,8 @@
 //! `cargo xtask bench flash-sale`: sells a few units to thousands while the workers are killed, first with the real worker,
 //! then with one that allocates naively. Fails when the real one is wrong, or when the naive one is not.
 
+use std::process::ExitCode;
+
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
@@ -34,9 +36,18 @@ struct Raw {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     shop_runtime::install_tls_provider();
-    let bench = Bench::parse();
+    match run(&Bench::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(bench: &Bench) -> Result<()> {
     let circumstances = Circumstances::of(&bench.call);
     let naive = bench.binaries.naive.clone().context("--naive names no worker")?;
     let mut real = Vec::new();

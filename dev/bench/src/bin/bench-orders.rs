@@ -1,6 +1,8 @@
 //! `cargo xtask bench orders`: orders at fixed rates and at the maximum; how many, how soon, at what cost. No timing fails
 //! it; an accepted order that is not processed does, and books that do not add up.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 use shop_bench::{
@@ -22,9 +24,18 @@ struct Bench {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     shop_runtime::install_tls_provider();
-    let bench = Bench::parse();
+    match run(&Bench::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(bench: &Bench) -> Result<()> {
     let circumstances = Circumstances::of(&bench.call);
     let measured = rates::run(&bench.plan, &bench.binaries).await?;
     let text = text(&bench.plan, &measured);

@@ -17,12 +17,6 @@ use super::{buy::Bought, verdict::Stored};
 
 const PAGE: i64 = 1_000;
 
-/// Whether any order is not decided yet.
-pub async fn has_pending(store: &Store) -> Result<bool> {
-    let pending = Listing { viewer: Viewer::Staff, status: Some(Status::Pending), after: None, limit: 1 };
-    Ok(!store.orders.list(&pending).await?.is_empty())
-}
-
 pub async fn read(shop: &Shop, product: &ProductId, bought: &[Bought]) -> Result<Stored> {
     let (orders, books) = (orders(&shop.store).await?, shop.store.audit.read().await?);
     let row = shop.row(product)?;

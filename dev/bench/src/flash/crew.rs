@@ -3,10 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::time::Instant;
 
 use crate::{
-    ground::{Ground, SETTLING},
+    ground::Ground,
     process::{Plan, Process},
     random::SplitMix,
 };
@@ -38,14 +37,8 @@ impl Crew {
         random: &mut SplitMix,
         enough: impl AsyncFn(usize) -> Result<bool>,
     ) -> Result<usize> {
-        let deadline = Instant::now() + SETTLING;
         let mut kills = 0;
         while !enough(kills).await? {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "orders are pending after {} s and {kills} kills",
-                SETTLING.as_secs()
-            );
             tokio::time::sleep(random.between(LEAST, MOST)).await;
             let victim = random.below(self.0.len());
             self.replace(victim).await?;
