@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use shop_runtime::{
     aws::{self, Service},
+    calls::SqsCalls,
     clock::Clock,
     health::Readiness,
     metrics::Metrics,
@@ -166,7 +167,8 @@ struct Base {
 async fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError> {
     let sqs = Service { region: config.queue.sqs_region.clone(), endpoint: config.queue.endpoint() };
     let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
-    let queue = Queue::new(aws::sqs(&sqs).await, config.queue.queue()?);
+    let calls = SqsCalls::register(&base.metrics, "shop_relay_sqs_calls");
+    let queue = Queue::new(calls.watch(&aws::sqs(&sqs).await), config.queue.queue()?);
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
         outbox: base.store.outbox.clone(),

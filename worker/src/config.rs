@@ -40,6 +40,14 @@ pub struct Config {
     #[arg(long, env = "SHOP_WORKER_CONCURRENCY", value_name = "SHOP_WORKER_CONCURRENCY", default_value = "10",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub concurrency: u32,
+    /// Messages held beyond those in work, so that the next ones are at hand. They wait hidden from other workers.
+    #[arg(long, env = "SHOP_WORKER_PREFETCH", value_name = "SHOP_WORKER_PREFETCH", default_value = "0",
+          value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    prefetch: u32,
+    /// Messages taken and decided together at most.
+    #[arg(long, env = "SHOP_WORKER_BATCH_SIZE", value_name = "SHOP_WORKER_BATCH_SIZE", default_value = "10",
+          value_parser = clap::value_parser!(u32).range(1..=10))]
+    batch_size: u32,
     /// Longest time that a message may be in work.
     #[arg(long, env = "SHOP_WORKER_MAX_PROCESSING_SECONDS", value_name = "SHOP_WORKER_MAX_PROCESSING_SECONDS",
           default_value = "30", value_parser = clap::value_parser!(u32).range(1..=3_600))]
@@ -102,6 +110,16 @@ impl Config {
 
     pub fn visibility(&self) -> Duration {
         Duration::from_secs(self.queue.visibility_seconds.into())
+    }
+
+    /// Messages held at once, in work or waiting for it.
+    pub fn held(&self) -> u32 {
+        self.concurrency + self.prefetch
+    }
+
+    /// Messages of one receive: never more than can be in work at once.
+    pub fn batch(&self) -> u32 {
+        self.batch_size.min(self.concurrency)
     }
 
     pub fn max_receive_count(&self) -> u32 {
@@ -178,6 +196,26 @@ mod tests {
     #[case("30000", false)]
     fn simulated_work_leaves_time_to_decide(#[case] millis: &str, #[case] fits: bool) {
         assert_eq!(parse(&["--simulated-work-ms", millis]).simulated_work().is_ok(), fits);
+    }
+
+    #[rstest]
+    #[case(&[], (10, 10))]
+    #[case(&["--concurrency", "4"], (4, 4))]
+    #[case(&["--concurrency", "4", "--prefetch", "20"], (24, 4))]
+    #[case(&["--concurrency", "50", "--batch-size", "5"], (50, 5))]
+    fn a_batch_fits_into_what_is_in_work_at_once(#[case] flags: &[&str], #[case] (held, batch): (u32, u32)) {
+        let config = parse(flags);
+        assert_eq!((config.held(), config.batch()), (held, batch));
+    }
+
+    #[rstest]
+    #[case("--batch-size", "0")]
+    #[case("--batch-size", "11")]
+    #[case("--concurrency", "0")]
+    #[case("--prefetch", "1001")]
+    fn what_sqs_or_memory_cannot_bear_is_refused(#[case] flag: &str, #[case] value: &str) {
+        let error = Config::try_parse_from(["shop-worker", "--mongodb-uri", "mongodb://h", flag, value]).unwrap_err();
+        assert!(error.to_string().contains("SHOP_WORKER_"), "{error}");
     }
 
     #[test]

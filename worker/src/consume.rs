@@ -1,30 +1,39 @@
-//! The receive loop: long polls, never more messages in work than allowed, none while MongoDB is away, none after the
+//! The receive loop: long polls, never more messages held than allowed, none while MongoDB is away, none after the
 //! signal to stop. An open receive is awaited, not aborted: dropping it would strand what it was about to bring.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shop_runtime::{shutdown::Shutdown, telemetry::chain};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Workshop;
-
-/// What SQS hands out in one receive.
-const BATCH: u32 = 10;
+use crate::{batch::Workshop, delivery::Delivery, pace::Pace};
 
 /// The receiving side of a worker.
 #[derive(Debug)]
 pub struct Consumer {
     pub workshop: Workshop,
-    pub concurrency: u32,
+    pub intake: Intake,
     pub shutdown: Shutdown,
+}
+
+/// How many messages are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake {
+    /// Held at once: in work, or received and waiting for it.
+    pub held: usize,
+    /// In one receive; no more than can be in work at once.
+    pub batch: usize,
 }
 
 impl Consumer {
     /// Receives until the drain begins. Batches in work go on by themselves.
     pub async fn run(self) {
         let draining = self.shutdown.draining();
-        let slots = Arc::new(Semaphore::new(self.concurrency as usize));
+        let (slots, mut pace) = (Arc::new(Semaphore::new(self.intake.held)), Pace::default());
         if draining.run_until_cancelled(self.queue_found()).await.is_none() {
             return;
         }
@@ -33,7 +42,12 @@ impl Consumer {
             match self.workshop.inbox.receive(permits.num_permits()).await {
                 Ok(deliveries) => {
                     failures = 0;
+                    pace.note(Instant::now(), deliveries.len());
+                    let linger = pace.linger(self.intake.batch).filter(|_| deliveries.len() < permits.num_permits());
                     self.start(deliveries, permits);
+                    if let Some(linger) = linger {
+                        draining.run_until_cancelled(tokio::time::sleep(linger)).await;
+                    }
                 }
                 Err(error) => {
                     drop(permits);
@@ -61,14 +75,14 @@ impl Consumer {
         let mut permits = Arc::clone(slots).acquire_owned().await.ok()?;
         // Last: the batch that has just made room may have found that MongoDB is away.
         self.workshop.gate.opened().await;
-        for _ in 1..BATCH {
+        for _ in 1..self.intake.batch {
             let Ok(another) = Arc::clone(slots).try_acquire_owned() else { break };
             permits.merge(another);
         }
         Some(permits)
     }
 
-    fn start(&self, deliveries: Vec<crate::delivery::Delivery>, mut permits: OwnedSemaphorePermit) {
+    fn start(&self, deliveries: Vec<Delivery>, mut permits: OwnedSemaphorePermit) {
         let Some(in_work) = permits.split(deliveries.len()).filter(|_| !deliveries.is_empty()) else { return };
         drop(permits);
         let workshop = self.workshop.clone();

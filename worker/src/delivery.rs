@@ -1,7 +1,7 @@
 //! Everything done with SQS: receiving, keeping messages hidden while they are in work, deleting and giving back.
 //! Knows receipts, not orders.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use aws_sdk_sqs::{
     config::{Builder, retry::RetryConfig},
@@ -82,27 +82,23 @@ impl Inbox {
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
     }
 
-    /// Keeps the messages hidden for as long as it is polled.
-    pub async fn keep_hidden(&self, receipts: &[Receipt]) -> Infallible {
-        loop {
-            tokio::time::sleep(self.visibility / 3).await;
-            if let Err(error) = self.hide(receipts, self.visibility).await {
-                tracing::warn!(error = chain(&error), "cannot extend the messages in work; they may come twice");
-            }
-        }
+    /// How long a message stays hidden when it is not extended.
+    pub fn visibility(&self) -> Duration {
+        self.visibility
+    }
+
+    /// Hides messages anew. Returns those that are no longer ours: their receipts are good for nothing any more.
+    pub async fn extend(&self, receipts: &[Receipt]) -> Result<Vec<Receipt>, DeliveryError> {
+        self.hide(receipts, self.visibility).await
     }
 
     /// Deletes finished messages. What cannot be deleted comes again and is found finished.
     pub async fn delete(&self, receipts: &[Receipt]) {
         for batch in receipts.chunks(BATCH) {
-            let mut attempt = 1;
-            while let Err(error) = self.delete_batch(batch).await {
+            let (mut left, mut attempt) = (batch.to_vec(), 1);
+            while let Err(error) = self.delete_batch(&mut left).await {
                 if attempt == DELETE_ATTEMPTS {
-                    tracing::warn!(
-                        error = chain(&error),
-                        messages = batch.len(),
-                        "finished messages stay in the queue"
-                    );
+                    tracing::warn!(error = chain(&error), messages = left.len(), "finished messages stay in the queue");
                     break;
                 }
                 attempt += 1;
@@ -121,8 +117,8 @@ impl Inbox {
         }
     }
 
-    async fn hide(&self, receipts: &[Receipt], delay: Duration) -> Result<(), DeliveryError> {
-        let url = self.queue.url().await?;
+    async fn hide(&self, receipts: &[Receipt], delay: Duration) -> Result<Vec<Receipt>, DeliveryError> {
+        let (url, mut lost) = (self.queue.url().await?, Vec::new());
         for batch in receipts.chunks(BATCH) {
             let mut request = self.queue.client().change_message_visibility_batch().queue_url(url);
             for (at, receipt) in batch.iter().enumerate() {
@@ -131,25 +127,33 @@ impl Inbox {
                 request = request.entries(entry.build()?);
             }
             let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
-            for failed in answer.failed() {
-                tracing::debug!(code = failed.code(), "a message is no longer ours");
-            }
+            let gone = answer.failed().iter().filter(|failed| is_lost(failed.code()));
+            lost.extend(gone.filter_map(|failed| batch.get(failed.id().parse::<usize>().ok()?)).cloned());
         }
-        Ok(())
+        Ok(lost)
     }
 
-    async fn delete_batch(&self, receipts: &[Receipt]) -> Result<(), DeliveryError> {
+    /// Leaves in `receipts` what may be tried again.
+    async fn delete_batch(&self, receipts: &mut Vec<Receipt>) -> Result<(), DeliveryError> {
         let mut request = self.queue.client().delete_message_batch().queue_url(self.queue.url().await?);
         for (at, receipt) in receipts.iter().enumerate() {
             let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(&receipt.0);
             request = request.entries(entry.build()?);
         }
         let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
-        match answer.failed().first() {
-            Some(failed) => Err(DeliveryError::Request(failed.code().to_owned().into())),
-            None => Ok(()),
-        }
+        let failed: Vec<_> = answer.failed().iter().filter(|failed| !is_lost(failed.code())).collect();
+        let Some(first) = failed.first() else { return Ok(()) };
+        let left = failed.iter().filter_map(|failed| receipts.get(failed.id().parse::<usize>().ok()?)).cloned();
+        *receipts = left.collect();
+        Err(DeliveryError::Request(first.code().to_owned().into()))
     }
+}
+
+/// Whether an entry failed because its receipt is no longer good: the message was delivered again, or deleted.
+/// Source: SQS API reference, errors of `ChangeMessageVisibility` and `DeleteMessage`; in batches a receipt that is
+/// stale is an `InvalidParameterValue`. All else is worth another attempt.
+fn is_lost(code: &str) -> bool {
+    ["ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"].iter().any(|lost| code.ends_with(lost))
 }
 
 fn delivery(message: Message) -> Option<Delivery> {
@@ -210,6 +214,16 @@ pub(crate) mod tests {
             let delay = back_off(count);
             assert!((Duration::from_secs(least)..=Duration::from_secs(most)).contains(&delay), "{delay:?}");
         }
+    }
+
+    #[rstest]
+    #[case("ReceiptHandleIsInvalid", true)]
+    #[case("AWS.SimpleQueueService.MessageNotInflight", true)]
+    #[case("InvalidParameterValue", true)]
+    #[case("InternalError", false)]
+    #[case("RequestThrottled", false)]
+    fn only_a_receipt_that_is_no_longer_good_is_given_up(#[case] code: &str, #[case] lost: bool) {
+        assert_eq!(is_lost(code), lost);
     }
 
     #[tokio::test]

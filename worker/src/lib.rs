@@ -10,6 +10,7 @@ mod handle;
 mod metrics;
 #[cfg(feature = "naive-allocation")]
 mod naive;
+mod pace;
 mod report;
 mod start;
 

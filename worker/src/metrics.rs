@@ -37,6 +37,7 @@ pub struct WorkerMetrics {
     pub age: Histogram,
     pub batch: Histogram,
     pub retries: Counter,
+    pub lost: Counter,
 }
 
 impl WorkerMetrics {
@@ -47,11 +48,14 @@ impl WorkerMetrics {
             age: Histogram::new(ages),
             batch: Histogram::new((1..=10).map(f64::from)),
             retries: Counter::default(),
+            lost: Counter::default(),
         };
         metrics.register(|registry| {
             registry.register("shop_worker_messages", "Messages by outcome", new.messages.clone());
             registry.register("shop_worker_age_seconds", "Age of a message when finished", new.age.clone());
             registry.register("shop_worker_batch_messages", "Messages decided together", new.batch.clone());
+            let lost = "Messages that the queue gave to another worker while they were in work";
+            registry.register("shop_worker_lost_messages", lost, new.lost.clone());
             registry.register("shop_worker_retries", "Transactions tried again", new.retries.clone());
         });
         new

@@ -45,12 +45,11 @@ pub struct Held {
 }
 
 impl Activity {
-    /// Messages were received and are worked on from now.
-    pub fn begin(&self, messages: usize) -> Held {
+    /// Messages were received.
+    pub fn hold(&self, messages: usize) -> Held {
         let messages = messages as u64;
-        self.0.busy.fetch_add(messages, Ordering::Relaxed);
         self.0.in_flight.fetch_add(messages, Ordering::Relaxed);
-        Held { activity: self.clone(), messages, working: true }
+        Held { activity: self.clone(), messages, working: false }
     }
 
     /// Some messages are finished, each after `service` of work.
@@ -82,6 +81,17 @@ async fn show(State(activity): State<Activity>) -> Json<Report> {
 }
 
 impl Held {
+    pub fn messages(&self) -> u32 {
+        u32::try_from(self.messages).unwrap_or(u32::MAX)
+    }
+
+    /// They are worked on from now.
+    pub fn work(&mut self) {
+        if !std::mem::replace(&mut self.working, true) {
+            self.activity.0.busy.fetch_add(self.messages, Ordering::Relaxed);
+        }
+    }
+
     /// The work is over; what remains is deleting or giving back.
     pub fn worked(&mut self) {
         if std::mem::take(&mut self.working) {
@@ -104,7 +114,9 @@ mod tests {
     #[test]
     fn the_report_follows_a_batch() {
         let activity = Activity::default();
-        let mut held = activity.begin(3);
+        let mut held = activity.hold(3);
+        assert_eq!((activity.report().busy, activity.report().in_flight), (0, 3));
+        held.work();
         assert_eq!((activity.report().busy, activity.report().in_flight), (3, 3));
         held.worked();
         assert_eq!((activity.report().busy, activity.report().in_flight), (0, 3));

@@ -1,9 +1,10 @@
 //! Puts the worker together and starts it. Waits for nothing: what is away is waited for in the background.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use shop_runtime::{
     aws,
+    calls::SqsCalls,
     clock::Clock,
     health::Readiness,
     metrics::Metrics,
@@ -16,12 +17,13 @@ use shop_store::{
     order_cache::OrderCache,
     redis_link::{InvalidRedisUrl, RedisLink},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::{Limits, Workshop},
     config::{Config, ConfigError},
-    consume::Consumer,
+    consume::{Consumer, Intake},
     delivery::Inbox,
     gate::Gate,
     handle::Handler,
@@ -57,7 +59,8 @@ pub async fn start(
     crate::naive::only_in_tests()?;
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let limits = limits(config)?;
-    let queue = Queue::new(aws::sqs(&config.sqs()).await, config.queue()?);
+    let calls = SqsCalls::register(&metrics, "shop_worker_sqs_calls");
+    let queue = Queue::new(calls.watch(&aws::sqs(&config.sqs()).await), config.queue()?);
     let store = Store::connect(&config.mongodb_uri, &config.mongodb_database).await?;
     let activity = Activity::default();
     let routes = ops::router(readiness.clone(), metrics.clone()).merge(activity.routes());
@@ -71,11 +74,12 @@ pub async fn start(
         activity,
         metrics: WorkerMetrics::register(&metrics),
         limits,
+        benches: Arc::new(Semaphore::new(config.concurrency as usize)),
         deadline,
     };
     announce_drain(&readiness, shutdown);
-    let concurrency = config.concurrency;
-    let consumer = Consumer { workshop, concurrency, shutdown: shutdown.clone() };
+    let intake = Intake { held: config.held() as usize, batch: config.batch() as usize };
+    let consumer = Consumer { workshop, intake, shutdown: shutdown.clone() };
     shutdown.spawn(consumer.run());
     Ok(address)
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of orders, MongoDB or Kubernetes.
 
 pub mod aws;
+pub mod calls;
 pub mod clock;
 pub mod health;
 pub mod ids;

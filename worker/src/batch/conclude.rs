@@ -1,14 +1,15 @@
 //! What follows from a settled batch: the cache, the receipts, the counters, and what a failure costs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
-use jiff::Timestamp;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use shop_domain::message::Message;
 use shop_runtime::telemetry::chain;
+use shop_store::orders::OrderView;
 
 use super::{
     Workshop,
+    hold::Holding,
     settle::{Settled, fail_rest},
     sort::Job,
 };
@@ -22,26 +23,23 @@ use crate::{
 const NOTE: Duration = Duration::from_secs(5);
 
 impl Workshop {
-    /// Deletes what is settled, each message after `service` of work, and gives the rest back.
-    pub(super) async fn conclude(&self, jobs: &[Job], mut settled: Settled, service: Duration) {
-        let now = self.handler.now();
-        let (mut done, mut orders) = (Vec::<Receipt>::new(), Vec::new());
-        let mut failed = Vec::new();
-        for job in jobs {
-            match settled.remove(&job.message) {
-                Some(Ok(Handled { verdict: Verdict::Unknown, .. })) | None => failed.push((job, None)),
-                Some(Ok(handled)) => {
-                    self.note(job, outcome(handled.verdict), now);
-                    done.extend_from_slice(&job.receipts);
-                    orders.extend(handled.order);
-                }
-                Some(Err(error)) => failed.push((job, Some(error))),
-            }
-        }
+    /// Deletes what is settled, each message after `service` of work, and gives the rest back. A message is released
+    /// and counted when its end is certain: whoever cuts this short hands back exactly the others.
+    pub(super) async fn conclude(&self, jobs: &[Job], settled: Settled, (held, service): (&mut Holding, Duration)) {
+        let Ends { done, failed, orders } = ends(jobs, settled);
         join_all(orders.iter().map(|order| self.cache.put(order))).await;
-        self.inbox.delete(&done).await;
-        self.activity.complete(done.len(), service);
-        join_all(failed.iter().map(|(job, error)| self.fail(job, error.as_deref()))).await;
+        let receipts: Vec<Receipt> = done.iter().flat_map(|(job, _)| held.ours(&job.receipts)).collect();
+        self.inbox.delete(&receipts).await;
+        self.activity.complete(receipts.len(), service);
+        for (job, outcome) in done {
+            self.note(job, outcome, held.ours(&job.receipts).len());
+        }
+        held.release(&receipts);
+        let mut failing: FuturesUnordered<_> =
+            failed.iter().map(|(job, error)| self.fail(job, error.as_deref(), held.ours(&job.receipts))).collect();
+        while let Some(given_back) = failing.next().await {
+            held.release(&given_back);
+        }
         join_all(jobs.iter().map(|job| self.note_repeats(job))).await;
     }
 
@@ -54,20 +52,22 @@ impl Workshop {
     }
 
     /// Leaves messages that are not of this shop to the dead letters.
-    pub(super) async fn reject(&self, strangers: &[Delivery]) {
+    pub(super) async fn reject(&self, strangers: &[Delivery], held: &mut Holding) {
         for stranger in strangers {
+            let receipt = std::slice::from_ref(&stranger.receipt);
             tracing::error!(
                 message_id = stranger.id,
                 receive_count = stranger.receive_count,
                 "a message cannot be read; after its last delivery it is among the dead letters"
             );
+            self.inbox.give_back(&held.ours(receipt), self.delay(stranger.receive_count)).await;
             self.metrics.count(Outcome::Unparseable, 1);
-            let delay = self.delay(stranger.receive_count);
-            self.inbox.give_back(std::slice::from_ref(&stranger.receipt), delay).await;
+            held.release(receipt);
         }
     }
 
-    async fn fail(&self, job: &Job, error: Option<&HandleError>) {
+    /// Gives the receipts of a job back, and returns them.
+    async fn fail(&self, job: &Job, error: Option<&HandleError>, receipts: Vec<Receipt>) -> Vec<Receipt> {
         let id = job.message.group();
         match error {
             Some(error) if error.is_outage() => self.gate.close(),
@@ -81,9 +81,10 @@ impl Workshop {
                 tracing::error!(id, receive_count = job.receive_count, "a message names a document that is not there");
             }
         }
+        self.inbox.give_back(&receipts, self.delay(job.receive_count)).await;
         let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Unknown };
-        self.metrics.count(outcome, job.receipts.len());
-        self.inbox.give_back(&job.receipts, self.delay(job.receive_count)).await;
+        self.metrics.count(outcome, receipts.len());
+        receipts
     }
 
     /// The queue moves the message to its dead letters next: the buyer must hear of it.
@@ -110,12 +111,37 @@ impl Workshop {
         if receive_count >= self.limits.max_receive_count { Duration::ZERO } else { back_off(receive_count) }
     }
 
-    fn note(&self, job: &Job, outcome: Outcome, now: Timestamp) {
-        self.metrics.count(outcome, job.receipts.len());
+    fn note(&self, job: &Job, outcome: Outcome, messages: usize) {
+        self.metrics.count(outcome, messages);
         if let Some(sent_at) = job.sent_at {
-            self.metrics.age.observe(now.duration_since(sent_at).as_secs_f64().max(0.0));
+            self.metrics.age.observe(self.handler.now().duration_since(sent_at).as_secs_f64().max(0.0));
         }
     }
+}
+
+/// The jobs of a batch by how they ended.
+#[derive(Default)]
+struct Ends<'a> {
+    done: Vec<(&'a Job, Outcome)>,
+    /// Without an error where there is no such document.
+    failed: Vec<(&'a Job, Option<Arc<HandleError>>)>,
+    /// As they are now.
+    orders: Vec<OrderView>,
+}
+
+fn ends(jobs: &[Job], mut settled: Settled) -> Ends<'_> {
+    let mut ends = Ends::default();
+    for job in jobs {
+        match settled.remove(&job.message) {
+            Some(Ok(Handled { verdict: Verdict::Unknown, .. })) | None => ends.failed.push((job, None)),
+            Some(Ok(handled)) => {
+                ends.done.push((job, outcome(handled.verdict)));
+                ends.orders.extend(handled.order);
+            }
+            Some(Err(error)) => ends.failed.push((job, Some(error))),
+        }
+    }
+    ends
 }
 
 async fn in_time<T>(note: impl Future<Output = Result<T, HandleError>>) -> Result<T, HandleError> {
