@@ -15,13 +15,12 @@ use std::{
 
 use anyhow::Result;
 use shop_domain::id::OrderId;
-use shop_harness::{QueueRules, eventually};
-use shop_runtime::queue::Queue;
+use shop_harness::QueueRules;
 use tokio::sync::watch;
 
 use self::{buy::Bought, crew::Crew, verdict::Counts};
 use crate::{
-    ground::{Binaries, Ground, has_pending, settled, until_interrupted},
+    ground::{Binaries, Ground, emptied, has_pending, settled, until_interrupted},
     random::SplitMix,
 };
 
@@ -59,9 +58,7 @@ pub async fn run(sale: Sale, seed: u64, worker: &Path, binaries: &Binaries) -> R
     shop_harness::with_shop_of(RULES, async |shop| {
         let held = async {
             let ground = Ground::open(shop, RULES, binaries).await?;
-            let held = hold(sale, seed, worker, &ground).await?;
-            ground.api.kill().await?;
-            Ok(held)
+            hold(sale, seed, worker, &ground).await
         };
         counts = Some(until_interrupted(held).await?);
         Ok(())
@@ -99,7 +96,7 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
     let (bought, (crew, killed), repeated) = tokio::try_join!(buying, working, repeating)?;
     emptied(&ground.shop.queue).await?;
     let seconds = started.elapsed().as_secs_f64();
-    crew.dismiss().await?;
+    crew.dismiss()?;
     let stored = books::read(&ground.shop, &product, &bought).await?;
     let (units, buyers, bought) = (sale.units.into(), sale.buyers, Bought::sums(&bought));
     Ok(Counts { seed, units, buyers, bought, stored, killed, repeated, seconds })
@@ -110,13 +107,4 @@ async fn head_start(sale: Sale, seen: &watch::Receiver<Vec<OrderId>>, all_told: 
     while seen.borrow().len() < sale.head_start && !all_told.load(Ordering::Acquire) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Waits until nothing is on its way to a worker or back.
-async fn emptied(queue: &Queue) -> Result<()> {
-    eventually("the queue is empty", async || {
-        let counts = queue.counts().await?;
-        Ok((counts.visible + counts.in_flight + counts.delayed == 0).then_some(()))
-    })
-    .await
 }

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use shop_api::{keys::Keys, service::sessions::Sessions, tokens::Tokens};
 use shop_domain::{account::Role, id::UserId, order::Status};
 use shop_harness::{QueueRules, bits, eventually};
-use shop_runtime::{clock::Clock, ids};
+use shop_runtime::{clock::Clock, ids, queue::Queue};
 use shop_store::{
     Store,
     orders::{Listing, Viewer},
@@ -180,9 +180,22 @@ pub async fn has_pending(store: &Store) -> Result<bool> {
 
 /// Waits until every order is decided.
 pub async fn settled(store: &Store) -> Result<()> {
+    within("every accepted order is decided", async || Ok(!has_pending(store).await?)).await
+}
+
+/// Waits until nothing is on its way to a worker or back.
+pub async fn emptied(queue: &Queue) -> Result<()> {
+    let empty = async || {
+        let counts = queue.counts().await?;
+        Ok(counts.visible + counts.in_flight + counts.delayed == 0)
+    };
+    within("the queue is empty", empty).await
+}
+
+async fn within(what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + SETTLING;
-    while has_pending(store).await? {
-        ensure!(Instant::now() < deadline, "orders are pending {} s after the last was accepted", SETTLING.as_secs());
+    while !is_so().await? {
+        ensure!(Instant::now() < deadline, "not within {} s: {what}", SETTLING.as_secs());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

@@ -4,13 +4,12 @@ use std::{
     ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tokio::process::{Child, Command};
 
 /// Ticks of processor time a second in /proc: 100 on every platform that Linux is built for here.
 const TICKS_PER_SECOND: u64 = 100;
@@ -25,11 +24,16 @@ pub struct Plan {
     pub log: PathBuf,
 }
 
-/// A process; killed when dropped.
+/// A process. Dropping it kills it with SIGKILL and waits until it is gone, so that it touches nothing afterwards.
 #[derive(Debug)]
-pub struct Process {
-    child: Child,
-    pid: u32,
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself: then there is nothing to kill.
+        let _killed = self.0.kill();
+        let _gone = self.0.wait();
+    }
 }
 
 /// What a process has used.
@@ -48,20 +52,13 @@ impl Process {
         let log = log.with_context(|| format!("opening {}", plan.log.display()))?;
         let mut command = tied(plan.binary.as_os_str());
         command.env_clear().envs(plan.env.iter().map(|(name, value)| (*name, value)));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        let child = command.spawn().with_context(|| format!("starting {}", plan.binary.display()))?;
-        let pid = child.id().context("a process ended before it began")?;
-        Ok(Self { child, pid })
-    }
-
-    /// SIGKILL, and waits until it is gone.
-    pub async fn kill(mut self) -> Result<()> {
-        self.child.kill().await.context("killing a process")
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().map(Self).with_context(|| format!("starting {}", plan.binary.display()))
     }
 
     /// An error as soon as it has ended by itself.
     pub fn ensure_runs(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
+        match self.0.try_wait()? {
             None => Ok(()),
             Some(status) => anyhow::bail!("it ended by itself: {status}"),
         }
@@ -69,7 +66,7 @@ impl Process {
 
     pub fn usage(&self) -> Result<Usage> {
         let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", self.pid);
+            let path = format!("/proc/{}/{file}", self.0.id());
             std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
         };
         let (stat, status) = (read("stat")?, read("status")?);

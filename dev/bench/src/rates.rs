@@ -76,9 +76,7 @@ pub async fn run(plan: &Plan, binaries: &Binaries) -> Result<Vec<Measured>> {
     shop_harness::with_shop_of(RULES, async |shop| {
         measured = until_interrupted(async {
             let ground = Ground::open(shop, RULES, binaries).await?;
-            let measured = measure(plan, &ground, binaries).await?;
-            ground.api.kill().await?;
-            Ok(measured)
+            measure(plan, &ground, binaries).await
         })
         .await?;
         Ok(())
@@ -104,7 +102,6 @@ async fn measure(plan: &Plan, ground: &Ground, binaries: &Binaries) -> Result<Ve
     }
     let faults = ground.shop.store.audit.read().await?.faults();
     ensure!(faults.is_empty(), "the books do not add up:\n  {}", faults.join("\n  "));
-    staff.dismiss().await?;
     Ok(measured)
 }
 

@@ -95,7 +95,8 @@ fn text(real: &[Counts], naive: &Counts) -> String {
          Buyers: an account and a session each, put into the store with the run's own keys (hashing 10,000 passwords is not \
          what is measured); one order of one unit under an Idempotency-Key, repeated after a 5xx or no answer. The workers \
          start when the head start is accepted, hold up to 50 messages each, are killed with SIGKILL every 200 to 500 ms and started again at once. \
-         Half of the messages are sent again, one to three times. maxReceiveCount is 1,000, visibility 2 s, the limits by \
+         Half of the messages are sent again, one to three times. maxReceiveCount is 1,000, visibility 2 s, maxProcessingSeconds 200 (a \
+         killed worker's transaction holds its rows for about a minute), the limits by \
          address and account are out of reach.\n\
          accepted: 201; refused: 409 `out_of_stock` at acceptance; Failed: `out_of_stock` by the worker; doubled: a second \
          order of one buyer, or one decided twice; redelivered: orders whose message the queue delivered more than once; \

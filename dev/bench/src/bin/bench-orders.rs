@@ -44,8 +44,7 @@ async fn run(bench: &Bench) -> Result<()> {
 }
 
 fn text(plan: &Plan, measured: &[Measured]) -> String {
-    let counts_calls = measured.iter().all(|step| step.cost.sqs_calls_per_order().is_some());
-    let mut heading = vec![
+    let heading = [
         "offered/s",
         "accepted",
         "other answers",
@@ -57,16 +56,17 @@ fn text(plan: &Plan, measured: &[Measured]) -> String {
         "workers CPU ms/order",
         "api RSS MiB",
         "worker RSS MiB",
+        "SQS calls/order (relay + workers)",
+        "orders/batch",
+        "retries/order",
     ];
-    if counts_calls {
-        heading.push("SQS calls/order (relay + workers)");
-    }
     let rows: Vec<_> = measured.iter().map(row).collect();
     format!(
         "{}\nOne api and {} workers. Each rate is offered for {} s in an open loop: latency counts from when a request was \
          due, so that waiting is not left out (the client's timer adds up to 1 ms). `max`: a closed loop of {} requests. \
          processed/s: from the first acceptance to the last decision. accepted → Processed: by the times in the order's \
-         history, which are the api's at acceptance and the worker's when it decides, just before its commit.\n",
+         history, which are the api's at acceptance and the worker's when it decides, just before its commit. SQS calls: \
+         attempts of any operation, as relay and workers count them. retries: transactions that met others on the same rows.\n",
         table(&heading, &rows),
         plan.workers,
         plan.seconds,
@@ -76,7 +76,8 @@ fn text(plan: &Plan, measured: &[Measured]) -> String {
 
 fn row(step: &Measured) -> Vec<String> {
     let cost = &step.cost;
-    let mut cells = vec![
+    let (relay, workers) = (cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order);
+    vec![
         step.offered_per_second.map_or_else(|| "max".to_owned(), |rate| rate.to_string()),
         step.accepted.to_string(),
         step.refused.values().sum::<usize>().to_string(),
@@ -88,11 +89,10 @@ fn row(step: &Measured) -> Vec<String> {
         format!("{:.2}", cost.worker_cpu_ms_per_order),
         format!("{:.0}", cost.api_rss_mib),
         format!("{:.0}", cost.worker_rss_mib),
-    ];
-    if let (Some(relay), Some(workers)) = (cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order) {
-        cells.push(format!("{:.2} ({relay:.2} + {workers:.2})", relay + workers));
-    }
-    cells
+        format!("{:.2} ({relay:.2} + {workers:.2})", cost.sqs_calls_per_order()),
+        format!("{:.1}", cost.orders_per_batch),
+        format!("{:.2}", cost.retries_per_order),
+    ]
 }
 
 fn percentiles(latency: Option<Latency>) -> String {

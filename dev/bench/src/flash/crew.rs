@@ -17,6 +17,10 @@ const MOST: Duration = Duration::from_millis(500);
 /// Messages that a worker holds at once: five batches, so that they meet on the one row also within a worker.
 const CONCURRENCY: u32 = 50;
 
+/// A worker waits half of this for rows that others hold. A killed worker's transaction holds its rows until MongoDB ends
+/// it, which looks every half minute for those older than a minute: longer than that, so that no message is given back.
+const MAX_PROCESSING_SECONDS: u32 = 200;
+
 /// The workers.
 pub struct Crew(Vec<(Plan, Process)>);
 
@@ -25,6 +29,7 @@ impl Crew {
         let start = |_| {
             let (mut plan, _) = ground.worker(binary)?;
             plan.env.push(("SHOP_WORKER_CONCURRENCY", CONCURRENCY.to_string()));
+            plan.env.push(("SHOP_WORKER_MAX_PROCESSING_SECONDS", MAX_PROCESSING_SECONDS.to_string()));
             let process = Process::start(&plan)?;
             Ok((plan, process))
         };
@@ -41,27 +46,27 @@ impl Crew {
         while !enough(kills).await? {
             tokio::time::sleep(random.between(LEAST, MOST)).await;
             let victim = random.below(self.0.len());
-            self.replace(victim).await?;
+            self.replace(victim)?;
             kills += 1;
         }
         Ok(kills)
     }
 
-    /// Ends all.
-    pub async fn dismiss(self) -> Result<()> {
-        for (plan, mut process) in self.0 {
-            process.ensure_runs().with_context(|| format!("a worker; its log is {}", plan.log.display()))?;
-            process.kill().await?;
-        }
-        Ok(())
+    /// Ends all; an error when one has ended by itself.
+    pub fn dismiss(mut self) -> Result<()> {
+        self.0.iter_mut().try_for_each(|(plan, process)| runs(plan, process))
     }
 
-    async fn replace(&mut self, victim: usize) -> Result<()> {
+    fn replace(&mut self, victim: usize) -> Result<()> {
         let (plan, mut process) = self.0.swap_remove(victim);
-        process.ensure_runs().with_context(|| format!("a worker; its log is {}", plan.log.display()))?;
-        process.kill().await?;
+        runs(&plan, &mut process)?;
+        drop(process);
         let process = Process::start(&plan)?;
         self.0.push((plan, process));
         Ok(())
     }
+}
+
+fn runs(plan: &Plan, process: &mut Process) -> Result<()> {
+    process.ensure_runs().with_context(|| format!("a worker; its log is {}", plan.log.display()))
 }

@@ -1,9 +1,8 @@
 //! What the processes use while they work: processor time, memory, and calls of SQS by their own metrics.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
-use futures::future::try_join_all;
 use serde::Serialize;
 
 use crate::{
@@ -11,20 +10,24 @@ use crate::{
     process::{Process, Usage},
 };
 
-const RELAY_CALLS: &str = "shop_relay_sqs_calls";
-const WORKER_CALLS: &str = "shop_worker_sqs_calls";
+const RELAY_CALLS: &str = "shop_relay_sqs_calls_total";
+const WORKER_CALLS: &str = "shop_worker_sqs_calls_total";
+const RETRIES: &str = "shop_worker_retries_total";
+const BATCHES: &str = "shop_worker_batch_messages_count";
+const BATCHED: &str = "shop_worker_batch_messages_sum";
 
 /// The workers, and where each tells its metrics.
 pub struct Staff(Vec<(Process, String)>);
 
-/// One look at all processes.
+/// One look at all processes; their metrics by name and labels, summed over the workers.
 #[derive(Debug, Clone)]
 pub struct Look {
     api: Usage,
     workers: Vec<Usage>,
-    /// By the relay and by the workers; None where the metrics do not say.
-    sqs_calls: Option<(u64, u64)>,
+    metrics: Metrics,
 }
+
+type Metrics = BTreeMap<String, f64>;
 
 /// What some orders have cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,16 +38,20 @@ pub struct Cost {
     pub api_rss_mib: f64,
     /// The largest of the workers.
     pub worker_rss_mib: f64,
-    /// Left out where the processes do not count their calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub relay_sqs_calls_per_order: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worker_sqs_calls_per_order: Option<f64>,
+    /// By the relay and by the workers, as they count them themselves.
+    pub relay_sqs_calls_per_order: f64,
+    pub worker_sqs_calls_per_order: f64,
+    /// Both, by metric and operation.
+    pub sqs_calls: Metrics,
+    /// Transactions that had to be tried again because others were on the same rows.
+    pub retries_per_order: f64,
+    /// Orders that were decided together, on average.
+    pub orders_per_batch: f64,
 }
 
 impl Cost {
-    pub fn sqs_calls_per_order(&self) -> Option<f64> {
-        Some(self.relay_sqs_calls_per_order? + self.worker_sqs_calls_per_order?)
+    pub fn sqs_calls_per_order(&self) -> f64 {
+        self.relay_sqs_calls_per_order + self.worker_sqs_calls_per_order
     }
 }
 
@@ -61,21 +68,14 @@ impl Staff {
     }
 
     pub async fn look(&self, ground: &Ground) -> Result<Look> {
-        let relay = counted(&ground.api_ops, RELAY_CALLS).await?;
-        let workers = try_join_all(self.0.iter().map(|(_, ops)| counted(ops, WORKER_CALLS))).await?;
-        let workers = workers.into_iter().sum::<Option<u64>>();
-        Ok(Look {
-            api: ground.api.usage()?,
-            workers: self.0.iter().map(|(process, _)| process.usage()).collect::<Result<_>>()?,
-            sqs_calls: relay.zip(workers),
-        })
-    }
-
-    pub async fn dismiss(self) -> Result<()> {
-        for (process, _) in self.0 {
-            process.kill().await?;
+        let mut metrics = Metrics::new();
+        for ops in self.0.iter().map(|(_, ops)| ops).chain([&ground.api_ops]) {
+            let answer = reqwest::get(format!("{ops}/metrics")).await;
+            let answer = answer.with_context(|| format!("reading the metrics at {ops}"))?;
+            add(&mut metrics, &answer.text().await?);
         }
-        Ok(())
+        let workers = self.0.iter().map(|(process, _)| process.usage()).collect::<Result<_>>()?;
+        Ok(Look { api: ground.api.usage()?, workers, metrics })
     }
 }
 
@@ -85,67 +85,76 @@ impl Look {
     pub fn since(&self, before: &Self, orders: usize) -> Cost {
         let each = |total: f64| if orders == 0 { 0.0 } else { total / orders as f64 };
         let cpu = |all: &[Usage]| all.iter().map(|usage| usage.cpu_seconds).sum::<f64>();
-        let calls = self.sqs_calls.zip(before.sqs_calls);
-        let calls = |of: fn((u64, u64)) -> u64| calls.map(|(now, then)| each((of(now) - of(then)) as f64));
+        let gained = self.gained(before);
+        let sum = |name: &str| gained.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, n)| n).sum::<f64>();
+        let is_call = |key: &str| [RELAY_CALLS, WORKER_CALLS].iter().any(|name| key.starts_with(name));
         Cost {
             api_cpu_ms_per_order: each((self.api.cpu_seconds - before.api.cpu_seconds) * 1e3),
             worker_cpu_ms_per_order: each((cpu(&self.workers) - cpu(&before.workers)) * 1e3),
             api_rss_mib: self.api.rss_mib,
             worker_rss_mib: self.workers.iter().map(|usage| usage.rss_mib).fold(0.0, f64::max),
-            relay_sqs_calls_per_order: calls(|(relay, _)| relay),
-            worker_sqs_calls_per_order: calls(|(_, workers)| workers),
+            relay_sqs_calls_per_order: each(sum(RELAY_CALLS)),
+            worker_sqs_calls_per_order: each(sum(WORKER_CALLS)),
+            retries_per_order: each(sum(RETRIES)),
+            orders_per_batch: sum(BATCHED) / sum(BATCHES).max(1.0),
+            sqs_calls: gained.iter().filter(|(key, _)| is_call(key)).map(|(key, n)| (key.clone(), *n)).collect(),
         }
+    }
+
+    fn gained(&self, before: &Self) -> Metrics {
+        let gain = |(key, now): (&String, &f64)| (key.clone(), now - before.metrics.get(key).unwrap_or(&0.0));
+        self.metrics.iter().map(gain).collect()
     }
 }
 
-async fn counted(ops: &str, name: &str) -> Result<Option<u64>> {
-    let answer =
-        reqwest::get(format!("{ops}/metrics")).await.with_context(|| format!("reading the metrics at {ops}"))?;
-    Ok(counter(&answer.text().await?, name))
-}
-
-/// The sum of a counter over its labels; None where there is none of that name.
-fn counter(metrics: &str, name: &str) -> Option<u64> {
-    let value = |line: &str| {
-        let rest = line.strip_prefix(name)?.strip_prefix("_total")?;
-        let value = if rest.starts_with('{') { rest.rsplit_once("} ")?.1 } else { rest.strip_prefix(' ')? };
-        value.parse::<u64>().ok()
-    };
-    let values: Vec<u64> = metrics.lines().filter_map(value).collect();
-    (!values.is_empty()).then(|| values.iter().sum())
+/// Adds the samples of an `OpenMetrics` text.
+fn add(metrics: &mut Metrics, text: &str) {
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    for (key, value) in samples {
+        if let Ok(value) = value.parse::<f64>() {
+            *metrics.entry(key.to_owned()).or_default() += value;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_counter_is_summed_over_its_labels() {
-        let metrics =
-            "# TYPE a counter\na_total{call=\"x y\"} 2\na_total{call=\"z\"} 3\na_total_more 9\nb_total 7\n# EOF\n";
-        assert_eq!(counter(metrics, "a"), Some(5));
-        assert_eq!(counter(metrics, "b"), Some(7));
-        assert_eq!(counter(metrics, "c"), None);
-    }
+    const BEFORE: &str = "# TYPE a counter\nshop_relay_sqs_calls_total{operation=\"SendMessageBatch\"} 10\n# EOF\n";
+    const AFTER: &str = "shop_relay_sqs_calls_total{operation=\"SendMessageBatch\"} 30\n\
+                         shop_worker_sqs_calls_total{operation=\"ReceiveMessage\"} 40\n\
+                         shop_worker_sqs_calls_total{operation=\"DeleteMessageBatch\"} 20\n\
+                         shop_worker_retries_total 50\n\
+                         shop_worker_batch_messages_sum 200.0\nshop_worker_batch_messages_count 25\n";
 
-    fn look(cpu_seconds: f64, sqs_calls: Option<(u64, u64)>) -> Look {
+    fn look(cpu_seconds: f64, text: &str) -> Look {
         let usage = Usage { cpu_seconds, rss_mib: 9.0, peak_rss_mib: 9.0 };
-        Look { api: usage, workers: vec![usage; 2], sqs_calls }
+        let mut metrics = Metrics::new();
+        add(&mut metrics, text);
+        Look { api: usage, workers: vec![usage; 2], metrics }
     }
 
     #[test]
     fn costs_are_shared_among_the_orders() {
-        let cost = look(2.0, Some((30, 70))).since(&look(1.0, Some((10, 10))), 200);
+        let cost = look(2.0, AFTER).since(&look(1.0, BEFORE), 200);
         assert_eq!((cost.api_cpu_ms_per_order, cost.worker_cpu_ms_per_order), (5.0, 10.0));
-        assert_eq!((cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order), (Some(0.1), Some(0.3)));
-        assert_eq!(cost.sqs_calls_per_order(), Some(0.4));
+        assert_eq!((cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order), (0.1, 0.3));
+        assert_eq!((cost.retries_per_order, cost.orders_per_batch), (0.25, 8.0));
+        assert_eq!(cost.sqs_calls[r#"shop_worker_sqs_calls_total{operation="ReceiveMessage"}"#], 40.0);
+        assert_eq!(cost.sqs_calls.len(), 3);
     }
 
     #[test]
-    fn what_is_not_counted_is_left_out() {
-        let cost = look(2.0, None).since(&look(1.0, Some((10, 10))), 200);
-        assert_eq!(cost.sqs_calls_per_order(), None);
-        assert!(!serde_json::to_string(&cost).unwrap().contains("sqs"));
-        assert!(look(2.0, None).since(&look(1.0, None), 0).api_cpu_ms_per_order.abs() < f64::EPSILON);
+    fn the_samples_of_several_workers_are_added() {
+        let mut metrics = Metrics::new();
+        add(&mut metrics, "a{b=\"x y\"} 2\n");
+        add(&mut metrics, "a{b=\"x y\"} 3\n# EOF\n");
+        assert_eq!(metrics["a{b=\"x y\"}"], 5.0);
+    }
+
+    #[test]
+    fn nothing_costs_nothing() {
+        assert!(look(2.0, AFTER).since(&look(1.0, BEFORE), 0).sqs_calls_per_order().abs() < f64::EPSILON);
     }
 }
