@@ -55,15 +55,15 @@ pub struct Sale {
 /// One run, in a shop of its own that is removed afterwards.
 pub async fn run(sale: Sale, seed: u64, worker: &Path, binaries: &Binaries) -> Result<Counts> {
     let mut counts = None;
-    shop_harness::with_shop_of(RULES, async |shop| {
+    let ran = shop_harness::with_shop_of(RULES, async |shop| {
         let held = async {
             let ground = Ground::open(shop, RULES, binaries).await?;
-            hold(sale, seed, worker, &ground).await
+            Box::pin(hold(sale, seed, worker, &ground)).await
         };
         counts = Some(until_interrupted(held).await?);
         Ok(())
-    })
-    .await?;
+    });
+    Box::pin(ran).await?;
     counts.ok_or_else(|| anyhow::anyhow!("a sale ended without counts"))
 }
 
@@ -72,7 +72,7 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
     let buyers = ground.buyers(sale.buyers).await?;
     let mut draws = SplitMix::new(seed);
     let mut repeats = SplitMix::new(draws.below(usize::MAX) as u64);
-    let (accepted, seen) = watch::channel(Vec::new());
+    let (accepted, ids) = watch::channel(Vec::new());
     let all_told = AtomicBool::new(false);
     let started = Instant::now();
 
@@ -82,7 +82,7 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
         Ok(bought)
     };
     let working = async {
-        head_start(sale, &seen, &all_told).await;
+        head_start(sale, &ids, &all_told).await;
         let mut crew = Crew::start(ground, worker, WORKERS)?;
         let enough = async |kills| {
             let over = kills >= sale.kills && all_told.load(Ordering::Acquire);
@@ -92,7 +92,7 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
         settled(&ground.shop.store).await?;
         Ok((crew, killed))
     };
-    let repeating = repeat::all(&ground.shop, seen.clone(), &all_told, &mut repeats);
+    let repeating = repeat::all(&ground.shop, ids.clone(), &all_told, &mut repeats);
     let (bought, (crew, killed), repeated) = tokio::try_join!(buying, working, repeating)?;
     emptied(&ground.shop.queue).await?;
     let seconds = started.elapsed().as_secs_f64();

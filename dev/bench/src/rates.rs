@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The queue as the operator makes it.
-const RULES: QueueRules = QueueRules { visibility: Duration::from_secs(60), max_receive_count: 10 };
+const RULES: QueueRules = QueueRules { visibility: Duration::from_mins(1), max_receive_count: 10 };
 const PAGE: i64 = 1_000;
 /// Not counted: connections are made and caches filled.
 const WARM_UP: (u32, Duration) = (50, Duration::from_secs(3));

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((cost.api_cpu_ms_per_order, cost.worker_cpu_ms_per_order), (5.0, 10.0));
         assert_eq!((cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order), (0.1, 0.3));
         assert_eq!((cost.retries_per_order, cost.orders_per_batch), (0.25, 8.0));
-        assert_eq!(cost.sqs_calls[r#"shop_worker_sqs_calls_total{operation="ReceiveMessage"}"#], 40.0);
+        assert_eq!(cost.sqs_calls.get(r#"shop_worker_sqs_calls_total{operation="ReceiveMessage"}"#), Some(&40.0));
         assert_eq!(cost.sqs_calls.len(), 3);
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let mut metrics = Metrics::new();
         add(&mut metrics, "a{b=\"x y\"} 2\n");
         add(&mut metrics, "a{b=\"x y\"} 3\n# EOF\n");
-        assert_eq!(metrics["a{b=\"x y\"}"], 5.0);
+        assert_eq!(metrics.get("a{b=\"x y\"}"), Some(&5.0));
     }
 
     #[test]
