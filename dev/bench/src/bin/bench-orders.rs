@@ -60,17 +60,20 @@ fn text(plan: &Plan, measured: &[Measured]) -> String {
         "orders/batch",
         "retries/order",
     ];
+    let most = match plan.in_flight {
+        0 => String::new(),
+        requests => format!("`max`: a closed loop of {requests} requests. "),
+    };
     let rows: Vec<_> = measured.iter().map(row).collect();
     format!(
         "{}\nOne api and {} workers. Each rate is offered for {} s in an open loop: latency counts from when a request was \
-         due, so that waiting is not left out (the client's timer adds up to 1 ms). `max`: a closed loop of {} requests. \
+         due, so that waiting is not left out (the client's timer adds up to 1 ms). {most}\
          processed/s: from the first acceptance to the last decision. accepted → Processed: by the times in the order's \
          history, which are the api's at acceptance and the worker's when it decides, just before its commit. SQS calls: \
          attempts of any operation, as relay and workers count them. retries: transactions that met others on the same rows.\n",
         table(&heading, &rows),
         plan.workers,
-        plan.seconds,
-        plan.in_flight
+        plan.seconds
     )
 }
 
