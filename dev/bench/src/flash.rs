@@ -88,7 +88,7 @@ async fn hold(sale: Sale, seed: u64, worker: &Path, ground: &Ground) -> Result<C
             let over = kills >= sale.kills && all_told.load(Ordering::Acquire);
             Ok(over && (kills >= MOST_KILLS * sale.kills || !has_pending(&ground.shop.store).await?))
         };
-        let killed = crew.harass(&mut draws, enough).await?;
+        let killed = if sale.kills == 0 { 0 } else { crew.harass(&mut draws, enough).await? };
         settled(&ground.shop.store).await?;
         Ok((crew, killed))
     };
