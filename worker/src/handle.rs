@@ -142,7 +142,10 @@ impl Handler {
             let cause = placed.iter().find(|order| order.id == settlement.id);
             trace(settlement, cause.and_then(|order| order.traceparent.as_ref()));
         }
+        #[cfg(not(feature = "naive-allocation"))]
         self.move_stock(tx, &plan.stock).await?;
+        #[cfg(feature = "naive-allocation")]
+        crate::naive::overwrite_stock(&self.store, tx, (&stock, &plan.stock)).await?;
         self.store.orders.settle_in(tx, &plan.settlements).await?;
         let settled = pending.into_iter().zip(&plan.settlements).map(|(order, settlement)| order.settled(settlement));
         Ok(settled.collect())

@@ -7,6 +7,8 @@ mod decide;
 pub mod delivery;
 pub mod handle;
 mod metrics;
+#[cfg(feature = "naive-allocation")]
+mod naive;
 mod pace;
 mod report;
 mod start;

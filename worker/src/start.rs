@@ -47,6 +47,9 @@ pub enum StartError {
     Redis(#[from] InvalidRedisUrl),
     #[error(transparent)]
     Ops(#[from] OpsError),
+    #[cfg(feature = "naive-allocation")]
+    #[error(transparent)]
+    Naive(#[from] crate::naive::NotATest),
 }
 
 /// Starts receiving. Unfinished work is handed back when `deadline` is cancelled, see [`crate::deadline`].
@@ -57,6 +60,8 @@ pub async fn start(
     shutdown: &Shutdown,
     deadline: CancellationToken,
 ) -> Result<SocketAddr, StartError> {
+    #[cfg(feature = "naive-allocation")]
+    crate::naive::only_in_tests()?;
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let limits = limits(config)?;
     let ca = config.ca()?;

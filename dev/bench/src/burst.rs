@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::client::{Account, Answer, Product, Shop};
+use crate::{
+    client::{Account, Answer, Product, Shop},
+    random::SplitMix,
+};
 
 /// What to place.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ pub async fn place(shop: &Shop, buyers: &[Account], burst: &Burst, seen: impl Fn
         "nothing is in stock at {}; seed the catalogue with `cargo xtask seed`",
         burst.location
     );
-    let mut random = SplitMix(burst.seed);
+    let mut random = SplitMix::new(burst.seed);
     let baskets: Vec<_> = (0..burst.orders).map(|_| basket(&mut random, &offered, &burst.location)).collect();
 
     let answers: Vec<Answer> = stream::iter(baskets.iter().zip(buyers.iter().cycle()))
@@ -62,7 +65,7 @@ pub async fn place(shop: &Shop, buyers: &[Account], burst: &Burst, seen: impl Fn
 }
 
 /// One to three products, one to three units each.
-fn basket(random: &mut SplitMix, offered: &[&Product], location: &str) -> Value {
+pub fn basket(random: &mut SplitMix, offered: &[&Product], location: &str) -> Value {
     let lines = 1 + random.below(3);
     let items: Vec<_> = (0..lines)
         .map(|_| {
@@ -71,20 +74,6 @@ fn basket(random: &mut SplitMix, offered: &[&Product], location: &str) -> Value 
         })
         .collect();
     json!({"location": location, "items": items})
-}
-
-/// Splitmix64 (Steele, Lea, Flood 2014): enough to draw baskets, the same on every machine.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % (bound.max(1) as u64)).unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
@@ -96,7 +85,7 @@ mod tests {
         let product = |id: &str| Product { id: id.into(), name: String::new(), availability: Vec::new() };
         let (a, b) = (product("a"), product("b"));
         let draw = |seed| {
-            let mut random = SplitMix(seed);
+            let mut random = SplitMix::new(seed);
             (0..20).map(|_| basket(&mut random, &[&a, &b], "x")).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));

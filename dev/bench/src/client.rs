@@ -35,6 +35,13 @@ pub struct Availability {
     pub available: i64,
 }
 
+impl Account {
+    /// The holder of an access token.
+    pub fn with_token(token: String) -> Self {
+        Self { token }
+    }
+}
+
 impl Product {
     /// Units available at `location`.
     pub fn available_at(&self, location: &str) -> i64 {
@@ -117,7 +124,17 @@ impl Shop {
 
     /// Places an order with `body` as the request's JSON.
     pub async fn order(&self, account: &Account, body: &Value) -> Result<Answer> {
-        let answer = self.request(Method::POST, "/api/v1/orders", Some(account)).json(body).send().await?;
+        self.ordered(self.request(Method::POST, "/api/v1/orders", Some(account)), body).await
+    }
+
+    /// The same under an idempotency key: it may be repeated after a failure.
+    pub async fn order_once(&self, account: &Account, body: &Value, key: &str) -> Result<Answer> {
+        let request = self.request(Method::POST, "/api/v1/orders", Some(account));
+        self.ordered(request.header("Idempotency-Key", key), body).await
+    }
+
+    async fn ordered(&self, request: RequestBuilder, body: &Value) -> Result<Answer> {
+        let answer = request.json(body).send().await?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("order answered {status} without JSON"))?;
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();

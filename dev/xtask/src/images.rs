@@ -122,7 +122,7 @@ fn compile(context: &Context, parts: &[Part]) -> Result<Vec<PathBuf>> {
 }
 
 /// The program that a line of cargo's JSON messages speaks of.
-fn executable(message: &str) -> Option<PathBuf> {
+pub fn executable(message: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Artifact {
         executable: Option<PathBuf>,
@@ -131,7 +131,11 @@ fn executable(message: &str) -> Option<PathBuf> {
 }
 
 fn binary_in(binaries: &[PathBuf], part: Part) -> Result<&Path> {
-    let name = part.binary();
+    binary_named(binaries, &part.binary())
+}
+
+/// The executable of this name.
+pub fn binary_named<'a>(binaries: &'a [PathBuf], name: &str) -> Result<&'a Path> {
     let found = binaries.iter().find(|path| path.file_name().is_some_and(|file| *file == *name));
     found.map(PathBuf::as_path).with_context(|| format!("cargo built no program named {name}"))
 }

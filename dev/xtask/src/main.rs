@@ -1,6 +1,7 @@
 //! `cargo xtask`: every developer command of this project. Only dispatch; each command has its own file.
 
 mod accounts;
+mod bench;
 mod charts;
 mod check;
 mod cluster;
@@ -62,6 +63,9 @@ enum Command {
     Demo(demo::Args),
     /// Run the tests, with the servers and the cluster that they need
     Test(test::Args),
+    /// Measure a shop of the run's own: what it sells, how fast, and what survives
+    #[command(subcommand)]
+    Bench(bench::Action),
     /// Check format, lints, documentation, generated files, charts and manifests
     Check,
     /// Fill the shop with the sample catalogue
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Env => env::print(&context),
         Command::Demo(args) => demo::run(&context, args),
         Command::Test(args) => test::run(&context, args),
+        Command::Bench(action) => bench::run(&context, action),
         Command::Check => check::run(&context),
         Command::Seed(args) => seed::run(&context, args),
         Command::Secrets => secrets::run(&context),

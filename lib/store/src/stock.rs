@@ -23,6 +23,9 @@ use crate::{
     transaction::Transaction,
 };
 
+#[cfg(feature = "naive-allocation")]
+mod naive;
+
 pub(crate) const COLLECTION: &str = "stock";
 pub(crate) const MOVEMENTS: &str = "stock_movements";
 const PRODUCTS: &str = "products";

@@ -227,7 +227,7 @@ async fn the_late_clear_of_an_acceptor_leaves_the_entries_of_a_redrive_and_of_a_
         let taken = shop.store.outbox.take_sends(&taking(later(5))?).await?;
         let message = Message::OrderCancelled { order_id: cancelled.id.clone() };
         assert!(taken.iter().any(|send| send.message == message), "{taken:?}");
-        let mine = PendingSend { message, entry: back.id, claim, attempts: 1 };
+        let mine = PendingSend { message, entry: back.id, claim, attempts: 1, traceparent: None };
         assert_eq!(shop.store.outbox.remove(&[mine]).await?, 0);
         assert_eq!(shop.order(&cancelled.id).await?.outbox.len(), 1);
         Ok(())

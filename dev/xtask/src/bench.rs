@@ -1,0 +1,222 @@
+//! `cargo xtask bench`: compiles the shop's binaries and runs a bench of dev/bench with them, in a shop of its own on the
+//! local servers. What was not running before is stopped afterwards.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::Run;
+use crate::context::{Context, variable};
+use crate::images::{binary_named, executable};
+use crate::progress::note;
+use crate::stage::Stage;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Action {
+    /// Many more buyers than units, workers killed at random; beside it a worker that oversells
+    FlashSale(FlashSale),
+    /// Orders at fixed rates and at the maximum: how many, how soon, at what cost
+    Orders(Orders),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct FlashSale {
+    /// Buyers, each with one order of one unit
+    #[arg(long, default_value_t = 10_000)]
+    buyers: usize,
+    /// Units in stock
+    #[arg(long, default_value_t = 100)]
+    units: u32,
+    /// Workers are killed at least so often in each run
+    #[arg(long, default_value_t = 25)]
+    kills: usize,
+    /// Runs of the real worker, each with a seed of its own
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// 20 seeds, and so at least 500 kills
+    #[arg(long, conflicts_with_all = ["seeds", "kills"])]
+    long: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Orders {
+    /// Orders a second, in an open loop; repeatable [default: 50, 100, 200, 500 and the maximum]
+    #[arg(long)]
+    rate: Vec<u32>,
+    /// How long each rate is offered
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Worker processes
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct How {
+    /// With the profile of the images that are published; by default with the one of the tests
+    #[arg(long)]
+    release: bool,
+    /// Keep the results in dev/bench/results
+    #[arg(long)]
+    record: bool,
+}
+
+/// A program of dev/bench, and what it is told.
+struct Bench {
+    program: &'static str,
+    args: Vec<String>,
+    /// It compares the worker with the naive one.
+    compares: Compares,
+}
+
+#[derive(PartialEq, Eq)]
+enum Compares {
+    Nothing,
+    Naive,
+}
+
+const NAIVE: &str = "shop-worker-naive";
+/// Requests in flight when the maximum is looked for.
+const IN_FLIGHT: u32 = 64;
+
+pub fn run(context: &Context, action: &Action) -> Result<()> {
+    let _lock = context.lock()?;
+    let (bench, how) = match action {
+        Action::FlashSale(sale) => (flash_sale(sale), &sale.how),
+        Action::Orders(orders) => (self::orders(orders), &orders.how),
+    };
+    let mut stage = Stage::open(context)?;
+    let outcome = bench.run(context, &mut stage, how);
+    let struck = stage.strike(context);
+    if let (Err(_), Err(error)) = (&outcome, &struck) {
+        eprintln!("error: taking down what was started for the bench: {error:#}");
+    }
+    outcome.and(struck)
+}
+
+fn flash_sale(sale: &FlashSale) -> Bench {
+    let seeds = if sale.long { 20 } else { sale.seeds };
+    let args = arguments(&[
+        ("--buyers", sale.buyers.to_string()),
+        ("--units", sale.units.to_string()),
+        ("--kills", sale.kills.to_string()),
+        ("--seeds", seeds.to_string()),
+    ]);
+    Bench { program: "bench-flash-sale", args, compares: Compares::Naive }
+}
+
+fn orders(orders: &Orders) -> Bench {
+    let (rates, in_flight) = match orders.rate.as_slice() {
+        [] => (&[50, 100, 200, 500][..], IN_FLIGHT),
+        rates => (rates, 0),
+    };
+    let mut args = arguments(&[
+        ("--seconds", orders.seconds.to_string()),
+        ("--workers", orders.workers.to_string()),
+        ("--in-flight", in_flight.to_string()),
+    ]);
+    args.extend(rates.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
+    Bench { program: "bench-orders", args, compares: Compares::Nothing }
+}
+
+fn arguments(pairs: &[(&str, String)]) -> Vec<String> {
+    pairs.iter().flat_map(|(name, value)| [(*name).to_owned(), value.clone()]).collect()
+}
+
+impl Bench {
+    fn run(&self, context: &Context, stage: &mut Stage, how: &How) -> Result<()> {
+        let env = stage.servers(context)?;
+        let built = compile(context, how, &["shop-api", "shop-worker", self.program], &[])?;
+        let mut bench = Command::new(binary_named(&built, self.program)?);
+        bench.args(&self.args);
+        bench.arg("--api").arg(binary_named(&built, "shop-api")?);
+        bench.arg("--worker").arg(binary_named(&built, "shop-worker")?);
+        if self.compares == Compares::Naive {
+            let built = compile(context, how, &[NAIVE], &["--features", "shop-worker/naive-allocation"])?;
+            bench.arg("--naive").arg(binary_named(&built, NAIVE)?);
+        }
+        bench.arg("--logs").arg(context.logs().join("bench"));
+        bench.args(["--command", &typed(), "--commit", &commit(context)?]);
+        bench.args(["--profile", if how.release { "release" } else { "dev (the tests' profile)" }]);
+        if how.record {
+            bench.arg("--record-to").arg(context.repo.join("dev/bench/results"));
+        }
+        // Secrets travel in the environment: an argument list is there for everyone to read.
+        let status = bench.envs(env).stdin(Stdio::null()).status().context("starting the bench")?;
+        if !status.success() {
+            bail!("the bench failed ({status}); its message is above, logs are in {}", context.logs().display());
+        }
+        Ok(())
+    }
+}
+
+/// Compiles `binaries` beside what is there; the naive worker has a name of its own, so that it never takes another's place.
+fn compile(context: &Context, how: &How, binaries: &[&str], more: &[&str]) -> Result<Vec<PathBuf>> {
+    let cargo = || {
+        // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
+        let cargo = Run::new(variable("CARGO").unwrap_or_else(|| "cargo".into())).dir(&context.repo);
+        let cargo = cargo.args(["build", "--locked", "--workspace"]).args(more);
+        let cargo = cargo.args(binaries.iter().map(|name| format!("--bin={name}")));
+        if how.release { cargo.arg("--release") } else { cargo }
+    };
+    let log = context.log("cargo");
+    note(format!("cargo build of {}: log in {}", binaries.join(", "), log.display()));
+    cargo().log_to(&log)?;
+    let messages = cargo().args(["--quiet", "--message-format", "json"]).read()?;
+    Ok(messages.lines().filter_map(executable).collect())
+}
+
+/// The command as it can be typed again.
+fn typed() -> String {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo xtask {}", args.join(" "))
+}
+
+/// The commit that is checked out, and whether the code differs from it. Recorded results are no code.
+fn commit(context: &Context) -> Result<String> {
+    let git = |args: &[&str]| Run::new("git").dir(&context.repo).args(args).read();
+    let head = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--", ".", ":!dev/bench/results", ":!docs"])?;
+    Ok(if changed.is_empty() { head } else { format!("{head} with changes") })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        action: Action,
+    }
+
+    fn told(args: &[&str]) -> String {
+        match Cli::try_parse_from(["bench"].iter().chain(args)).unwrap().action {
+            Action::FlashSale(sale) => flash_sale(&sale),
+            Action::Orders(orders) => super::orders(&orders),
+        }
+        .args
+        .join(" ")
+    }
+
+    #[test]
+    fn a_flash_sale_is_one_seed_or_twenty() {
+        assert_eq!(told(&["flash-sale"]), "--buyers 10000 --units 100 --kills 25 --seeds 1");
+        assert_eq!(told(&["flash-sale", "--long"]), "--buyers 10000 --units 100 --kills 25 --seeds 20");
+        assert!(Cli::try_parse_from(["bench", "flash-sale", "--long", "--seeds", "2"]).is_err());
+    }
+
+    #[test]
+    fn the_maximum_is_looked_for_unless_rates_are_given() {
+        assert_eq!(told(&["orders", "--rate", "70"]), "--seconds 20 --workers 2 --in-flight 0 --rate 70");
+        let all = "--seconds 20 --workers 2 --in-flight 64 --rate 50 --rate 100 --rate 200 --rate 500";
+        assert_eq!(told(&["orders"]), all);
+    }
+}
