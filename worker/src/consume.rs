@@ -44,14 +44,8 @@ impl Consumer {
             match self.workshop.inbox.receive(permits.num_permits()).await {
                 Ok(deliveries) => {
                     failures = 0;
-                    let (now, asked) = (Instant::now(), permits.num_permits());
-                    pace.note(now, deliveries.len());
-                    let linger = match deliveries.len() {
-                        brought if brought < asked => pace.filling(now, self.intake.batch),
-                        // Perhaps there is more, perhaps the next receive would bring the first of a few.
-                        brought if brought == self.intake.batch => pace.filling(now, self.intake.batch) / 2,
-                        _ => Duration::ZERO,
-                    };
+                    let (brought, asked) = (deliveries.len(), permits.num_permits());
+                    let linger = pace.after(Instant::now(), brought, (asked, self.intake.batch));
                     self.start(deliveries, permits);
                     draining.run_until_cancelled(tokio::time::sleep(linger)).await;
                 }

@@ -16,11 +16,25 @@ const LINGER: Duration = Duration::from_millis(200);
 pub struct Pace {
     received: VecDeque<(Instant, usize)>,
     messages: usize,
+    /// Whether the last receive brought a whole batch.
+    full: bool,
 }
 
 impl Pace {
-    /// A receive brought so many messages.
-    pub fn note(&mut self, now: Instant, messages: usize) {
+    /// A receive brought so many messages of those it asked for, of which `most` make a batch: how long to wait before the
+    /// next, lest it brings only the first of a few.
+    pub fn after(&mut self, now: Instant, brought: usize, (asked, most): (usize, usize)) -> Duration {
+        self.note(now, brought);
+        let full_before = std::mem::replace(&mut self.full, brought == most);
+        match brought {
+            _ if brought < asked => self.filling(now, most),
+            // One whole batch may have been all; two in a row say that more are waiting.
+            _ if self.full && !full_before && most > 1 => self.filling(now, most) / 2,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn note(&mut self, now: Instant, messages: usize) {
         self.received.push_back((now, messages));
         self.messages += messages;
         while let Some((_, old)) = self.received.pop_front_if(|(at, _)| now.duration_since(*at) >= WINDOW) {
@@ -39,7 +53,7 @@ impl Pace {
 
     /// How long `most` messages take to come. Nothing while there is little to do: then the first message that comes is
     /// not to wait for others.
-    pub fn filling(&self, now: Instant, most: usize) -> Duration {
+    fn filling(&self, now: Instant, most: usize) -> Duration {
         let Some((oldest, _)) = self.received.front().filter(|_| self.is_busy()) else { return Duration::ZERO };
         let (most, messages) = [most, self.messages].map(|n| u32::try_from(n).unwrap_or(u32::MAX)).into();
         (now.duration_since(*oldest) * most / messages).min(LINGER)
@@ -71,6 +85,24 @@ mod tests {
         }
         assert_eq!(pace.filling(now, 10).as_millis(), millis.into());
         assert_eq!(pace.room().is_zero(), millis == 0);
+    }
+
+    #[rstest]
+    #[case(&[(9, 10)], 200)] // what there was
+    #[case(&[(10, 10)], 100)] // perhaps all that there was
+    #[case(&[(10, 10), (10, 10)], 0)] // more than can be taken
+    #[case(&[(10, 10), (10, 10), (9, 10)], 200)]
+    #[case(&[(3, 3)], 0)] // all that there was room for
+    fn only_a_receive_that_emptied_the_queue_is_followed_by_a_pause(
+        #[case] receives: &[(usize, usize)],
+        #[case] millis: u64,
+    ) {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        // Slow enough for the longest pause.
+        pace.note(start, 20);
+        let now = start + WINDOW.mul_f64(0.999);
+        let pauses = receives.iter().map(|&(brought, asked)| pace.after(now, brought, (asked, 10)));
+        assert_eq!(pauses.last(), Some(Duration::from_millis(millis)));
     }
 
     #[test]
