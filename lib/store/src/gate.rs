@@ -9,7 +9,7 @@ use crate::{Store, StoreError};
 
 /// Between two questions, and how long an answer may take: an outage is noticed within a second.
 const PAUSE: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_millis(750);
 
 /// Open while MongoDB answers, shut while it does not; neither until [`Store::watch`] knows. Cheap to clone.
 #[derive(Debug, Clone)]
