@@ -224,7 +224,7 @@ mod tests {
             ledger: row(5),
             sold_by_orders: row(3),
             sold_by_ledger: row(3),
-            mails_owed: 3,
+            mails_owed: 4,
             mails_sent: 2,
             mails_unsent: 1,
             mails_waiting: 1,
