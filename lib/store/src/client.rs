@@ -121,6 +121,13 @@ impl Store {
         Ok(())
     }
 
+    /// The same on the way that all other requests take: that one finds by itself, and later, that the server is back.
+    pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        let answer = tokio::time::timeout(PING, self.database.run_command(doc! { "ping": 1 })).await;
+        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        Ok(())
+    }
+
     /// What time it is for MongoDB.
     pub async fn server_time(&self) -> Result<Timestamp, StoreError> {
         let hello = self.pings.run_command(doc! { "hello": 1 }).await?;

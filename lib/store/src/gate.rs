@@ -86,12 +86,20 @@ impl Gate {
     /// Asks for ever.
     pub(crate) async fn watch(&self, store: &Store) -> Infallible {
         // The first answer may take longer: connections have to be made, and nothing is refused meanwhile.
-        self.note(store.ping().await);
+        self.note(store.reach().await);
         loop {
             tokio::time::sleep(PAUSE).await;
             let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
-            self.note(answer.unwrap_or_else(|_| Err(no_answer())));
+            let answer = match answer.unwrap_or_else(|_| Err(no_answer())) {
+                Ok(()) if !self.is_open() => store.reach().await,
+                known => known,
+            };
+            self.note(answer);
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.borrow().is_open()
     }
 
     async fn wait_until(&self, reached: impl FnMut(&State) -> bool) {

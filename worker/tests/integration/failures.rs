@@ -106,7 +106,7 @@ async fn an_outage_of_many_visibility_periods_costs_no_delivery() -> anyhow::Res
         link.mend();
         for id in &placed {
             let order = shop.settled(id).await?;
-            assert_eq!((order.status, order.deliveries), (Status::Processed, None));
+            assert_eq!((order.status, order.deliveries), (Status::Processed, None), "{:?}", order.failure);
         }
         assert_eq!(shop.dead_letters.counts().await?.visible, 0);
         assert!(worker.stop().await);

@@ -83,8 +83,9 @@ async fn a_worker_that_was_paused_past_its_visibility_changes_nothing() -> anyho
 
         late.signal("-CONT")?;
         eventually("it comes too late", async || {
-            let metrics = late.text("/metrics").await?;
-            Ok(metrics.contains(r#"outcome="AlreadySettled"} 1"#).then_some(()))
+            let (metrics, report) = (late.text("/metrics").await?, late.text("/report").await?);
+            let is_lost = metrics.contains("shop_worker_lost_messages_total 1");
+            Ok((is_lost && report.contains(r#""inFlight":0"#)).then_some(()))
         })
         .await?;
         assert_eq!(shop.order(&id).await?, settled, "not even the time of the last change");
