@@ -13,7 +13,7 @@ mod openapi;
 pub mod order_events;
 pub mod passwords;
 mod probes;
-mod problem;
+pub mod problem;
 pub mod relay;
 pub mod reset_tokens;
 pub mod router;

@@ -1,13 +1,19 @@
 //! The description of the API: what is not generated from the handlers.
 
+mod answers;
+mod bodies;
+mod examples;
+
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ComponentsBuilder, Content, Ref, ResponseBuilder,
+        ComponentsBuilder,
         path::Operation,
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
+
+use crate::routes::order_events::StatusEvent;
 
 /// The head of the document; `router` adds the paths.
 #[derive(OpenApi)]
@@ -15,6 +21,7 @@ use utoipa::{
     info(title = "Xhipment", description = "A shop: accounts, catalogue, stock and orders.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     modifiers(&Schemes),
     security(("bearer" = [])),
+    components(schemas(StatusEvent)),
     tags(
         (name = "auth", description = "Accounts and sessions"),
         (name = "users", description = "Accounts and roles, for staff"),
@@ -27,18 +34,20 @@ use utoipa::{
 )]
 pub struct Document;
 
-/// Any call can fail in ways that have nothing to do with it (limits, outages): each such answer is a problem.
-pub fn add_problems(document: &mut utoipa::openapi::OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let operations: [Option<&mut Operation>; 5] =
+/// Adds what holds of every call, or of every body.
+pub fn complete(document: &mut utoipa::openapi::OpenApi) {
+    let (examples, mut operations) = (examples::table(), Vec::new());
+    for (path, item) in &mut document.paths.paths {
+        let all: [Option<&mut Operation>; 5] =
             [item.get.as_mut(), item.put.as_mut(), item.post.as_mut(), item.patch.as_mut(), item.delete.as_mut()];
-        for operation in operations.into_iter().flatten() {
-            let problem = ResponseBuilder::new()
-                .description("Any other error")
-                .content("application/problem+json", Content::new(Some(Ref::from_schema_name("ProblemBody"))));
-            operation.responses.responses.insert("default".to_owned(), problem.build().into());
+        for operation in all.into_iter().flatten() {
+            answers::complete(path, operation);
+            examples::add(&examples, operation);
+            operations.push(operation.clone());
         }
     }
+    bodies::close(document, &operations);
+    bodies::name_codes(document);
 }
 
 struct Schemes;

@@ -1,5 +1,7 @@
 //! Errors to answers: the only file that knows which status an error has. RFC 9457 `application/problem+json`, always.
 
+pub mod codes;
+
 use std::{borrow::Cow, error::Error, sync::Arc};
 
 use axum::{
@@ -52,6 +54,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        debug_assert!(codes::is_known(code), "{code} is not in the table of codes");
         let (errors, extra) = (Vec::new(), Vec::new());
         Self { status, code, detail: detail.into(), errors, extra, retry_after_seconds: None, cause: None }
     }

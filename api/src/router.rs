@@ -63,7 +63,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn described(calls: OpenApiRouter<App>) -> OpenApiRouter<App> {
     let mut described =
         OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(system::health)).nest(API, calls);
-    openapi::add_problems(described.get_openapi_mut());
+    openapi::complete(described.get_openapi_mut());
     described
 }
 

@@ -24,6 +24,8 @@ mod dead_letters;
 mod degraded;
 #[path = "http/doctor.rs"]
 mod doctor;
+#[path = "http/document.rs"]
+mod document;
 #[path = "http/idempotency.rs"]
 mod idempotency;
 #[path = "http/inventory.rs"]

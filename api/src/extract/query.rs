@@ -31,9 +31,9 @@ impl<S: Send + Sync, T: FromFields> FromRequestParts<S> for Query<T> {
 }
 
 impl Fields<'_> {
-    /// A parameter of type `T`; an empty one counts as missing.
+    /// A parameter of type `T`.
     pub fn parameter<T: FromStr>(&mut self, name: &str, must: &str) -> Option<T> {
-        let text = self.optional_text(name).filter(|text| !text.is_empty())?;
+        let text = self.optional_text(name)?;
         let value = text.parse().ok();
         if value.is_none() {
             self.fault(name, must);

@@ -22,7 +22,7 @@ use crate::{
 pub struct PasswordChange {
     #[schema(value_type = String, format = Password, example = "correct horse")]
     current_password: SecretString,
-    #[schema(format = Password, min_length = 6, example = "battery staple")]
+    #[schema(format = Password, min_length = 6, max_length = 1024, example = "battery staple")]
     new_password: String,
 }
 
@@ -49,12 +49,8 @@ impl FromFields for Confirmation {
 /// Change the password. Ends all other sessions of the account.
 #[utoipa::path(post, path = "/auth/password", operation_id = "changePassword", tag = "auth", request_body = PasswordChange, responses(
     (status = 204, description = "Changed; this session goes on, all others have ended"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
     (status = 401, body = ProblemBody, description = "No good token, or a wrong password", content_type = "application/problem+json"),
-    (status = 413, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 415, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, description = "unavailable, busy, timeout", content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "busy", content_type = "application/problem+json"),
 ))]
 pub async fn change_password(
     State(app): State<App>,
@@ -71,13 +67,9 @@ pub async fn change_password(
 
 /// Erase the account. Its orders stay, without the address; mails that were still to come are not sent.
 #[utoipa::path(delete, path = "/auth/me", operation_id = "eraseAccount", tag = "auth", request_body = Confirmation, responses(
-    (status = 204, description = "Erased; all its sessions have ended, and the address is free again"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 204, description = "Erased; all its sessions have ended, and the address is free again", headers(("Set-Cookie", description = "Takes the refresh token away"))),
     (status = 401, body = ProblemBody, description = "No good token, or a wrong password", content_type = "application/problem+json"),
-    (status = 413, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 415, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, description = "unavailable, busy, timeout", content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "busy", content_type = "application/problem+json"),
 ))]
 pub async fn erase(
     State(app): State<App>,

@@ -40,9 +40,9 @@ impl FromFields for Credentials {
 /// An address that can receive mail, and a password of the shop's least length.
 #[derive(ToSchema)]
 pub struct Registration {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email, max_length = 254, example = "ann@example.com")]
     email: String,
-    #[schema(format = Password, min_length = 6, example = "correct horse")]
+    #[schema(format = Password, min_length = 6, max_length = 1024, example = "correct horse")]
     password: String,
 }
 
@@ -59,7 +59,7 @@ impl FromFields for Registration {
 pub struct Profile {
     id: String,
     email: String,
-    #[schema(value_type = String, example = "customer")]
+    #[schema(value_type = String, example = "customer", pattern = "^(customer|staff)$")]
     role: Role,
     #[schema(value_type = String, format = DateTime)]
     created_at: jiff::Timestamp,
@@ -110,10 +110,9 @@ pub struct SignedOut {
 
 /// Make an account and sign in.
 #[utoipa::path(post, path = "/auth/register", operation_id = "register", tag = "auth", security(()), request_body = Registration, responses(
-    (status = 201, body = Registered, description = "Account made; the refresh token is in a cookie"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 201, body = Registered, description = "Account made; the refresh token is in a cookie", headers(("Set-Cookie", description = "`refreshToken`, to be sent to refresh-token and logout"))),
     (status = 409, body = ProblemBody, description = "email_taken", content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "busy", content_type = "application/problem+json"),
 ))]
 pub async fn register(
     State(app): State<App>,
@@ -134,10 +133,9 @@ pub async fn register(
 
 /// Sign in.
 #[utoipa::path(post, path = "/auth/login", operation_id = "login", tag = "auth", security(()), request_body = Credentials, responses(
-    (status = 200, body = SignedIn, description = "The refresh token is in a cookie"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 200, body = SignedIn, description = "The refresh token is in a cookie", headers(("Set-Cookie", description = "`refreshToken`, to be sent to refresh-token and logout"))),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "busy", content_type = "application/problem+json"),
 ))]
 pub async fn login(
     State(app): State<App>,
@@ -152,7 +150,7 @@ pub async fn login(
 
 /// Exchange the refresh cookie for a new access token and a new cookie.
 #[utoipa::path(post, path = "/auth/refresh-token", operation_id = "refreshToken", tag = "auth", security(("refreshCookie" = [])), responses(
-    (status = 200, body = Refreshed),
+    (status = 200, body = Refreshed, description = "Both tokens are new", headers(("Set-Cookie", description = "`refreshToken`, to be sent to refresh-token and logout"))),
     (status = 401, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn refresh(State(app): State<App>, RefreshCookie(token): RefreshCookie) -> Result<Response, Problem> {
@@ -166,7 +164,9 @@ pub async fn refresh(State(app): State<App>, RefreshCookie(token): RefreshCookie
 
 /// End the session of the cookie, and that of the access token.
 #[utoipa::path(post, path = "/auth/logout", operation_id = "logout", tag = "auth",
-    security(("refreshCookie" = []), ("bearer" = []), ()), responses((status = 200, body = SignedOut)))]
+    security(("refreshCookie" = []), ("bearer" = []), ()), responses(
+    (status = 200, body = SignedOut, description = "Signed out, also when nobody was signed in", headers(("Set-Cookie", description = "Takes the refresh token away"))),
+))]
 pub async fn logout(State(app): State<App>, SessionProofs(proofs): SessionProofs) -> Result<Response, Problem> {
     for proof in &proofs {
         app.sessions.close(proof).await?;
@@ -177,7 +177,9 @@ pub async fn logout(State(app): State<App>, SessionProofs(proofs): SessionProofs
 
 /// The same by GET, as the first version of this API had it.
 #[utoipa::path(get, path = "/auth/logout", operation_id = "logoutByGet", tag = "auth",
-    security(("refreshCookie" = []), ("bearer" = []), ()), responses((status = 200, body = SignedOut)))]
+    security(("refreshCookie" = []), ("bearer" = []), ()), responses(
+    (status = 200, body = SignedOut, description = "Signed out, also when nobody was signed in", headers(("Set-Cookie", description = "Takes the refresh token away"))),
+))]
 pub async fn logout_by_get(app: State<App>, proofs: SessionProofs) -> Result<Response, Problem> {
     logout(app, proofs).await
 }
@@ -185,7 +187,6 @@ pub async fn logout_by_get(app: State<App>, proofs: SessionProofs) -> Result<Res
 /// The account of the access token.
 #[utoipa::path(get, path = "/auth/me", operation_id = "getProfile", tag = "auth", responses(
     (status = 200, body = Profile),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn me(CurrentUser(user): CurrentUser) -> Json<Profile> {
     Json(Profile { id: user.user.to_string(), email: user.email, role: user.role, created_at: user.created_at })

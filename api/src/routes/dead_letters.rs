@@ -82,8 +82,9 @@ pub struct RedriveBody(Target);
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the body in the API's document")]
 pub struct Redrive {
-    #[schema(example = "67c8830b7ef1b848ac52ebec")]
+    #[schema(example = "67c8830b7ef1b848ac52ebec", pattern = "^[0-9a-f]{24}$")]
     order_id: Option<String>,
+    #[schema(pattern = "^[0-9a-f]{24}$")]
     adjustment_id: Option<String>,
 }
 
@@ -121,8 +122,6 @@ pub struct RedriveStarted {
 /// Work that was given up, with the reasons.
 #[utoipa::path(get, path = "/admin/dead-letters", operation_id = "listDeadLetters", tag = "admin", params(DeadLetterParameters), responses(
     (status = 200, body = DeadLetterPage),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(
@@ -142,8 +141,6 @@ pub async fn list(
 /// Take up again what was given up.
 #[utoipa::path(post, path = "/admin/dead-letters/redrive", operation_id = "redriveDeadLetters", tag = "admin", request_body = Redrive, responses(
     (status = 202, body = RedriveStarted, description = "The worker will try again"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, body = ProblemBody, description = "not_redrivable", content_type = "application/problem+json"),

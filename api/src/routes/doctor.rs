@@ -54,7 +54,6 @@ impl From<Check> for CheckView {
 /// Examine the shop: what it depends on, its indexes, its ledger (the sum of the movements is the stock), its clock.
 #[utoipa::path(get, path = "/admin/doctor", operation_id = "examine", tag = "system", responses(
     (status = 200, body = Diagnosis, description = "The findings, also when something is amiss"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn examine(State(app): State<App>, _staff: Staff) -> Result<Json<Diagnosis>, Problem> {

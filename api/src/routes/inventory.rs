@@ -36,9 +36,14 @@ pub struct AdjustmentBody(AdjustmentRequest);
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the body in the API's document")]
 pub struct CreateAdjustment {
-    #[schema(example = "bangalore")]
+    #[schema(
+        example = "bangalore",
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]([^@\x00-\x1f\x7f-\x9f]*[^@\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     location: String,
-    #[schema(example = "delivery 4711", max_length = 200)]
+    #[schema(example = "delivery 4711", min_length = 1, max_length = 200)]
     reason: String,
     #[schema(min_items = 1, max_items = 1000)]
     lines: Vec<AdjustmentLine>,
@@ -48,10 +53,10 @@ pub struct CreateAdjustment {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdjustmentLine {
-    #[schema(example = "67c8830b7ef1b848ac52ebec")]
+    #[schema(example = "67c8830b7ef1b848ac52ebec", pattern = "^[0-9a-f]{24}$")]
     product_id: String,
-    /// Units to add, or to take when negative.
-    #[schema(example = 10)]
+    /// Units to add, or to take when negative; not 0.
+    #[schema(example = 10, minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
     delta: i64,
 }
 
@@ -157,8 +162,6 @@ impl FromFields for MovementParameters {
 /// Ask for a change of stock. It is queued; the worker makes all of it, or nothing.
 #[utoipa::path(post, path = "/inventory/adjustments", operation_id = "createAdjustment", tag = "inventory", request_body = CreateAdjustment, responses(
     (status = 202, body = AdjustmentAccepted),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 422, body = ProblemBody, description = "unknown_product", content_type = "application/problem+json"),
 ))]
@@ -174,7 +177,6 @@ pub async fn adjust(
 /// What became of an adjustment.
 #[utoipa::path(get, path = "/inventory/adjustments/{id}", operation_id = "getAdjustment", tag = "inventory", params(("id" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 200, body = AdjustmentView),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
 ))]
@@ -190,8 +192,6 @@ pub async fn adjustment(
 /// The ledger: every movement of stock.
 #[utoipa::path(get, path = "/inventory/movements", operation_id = "listMovements", tag = "inventory", params(MovementParameters), responses(
     (status = 200, body = MovementPage),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn movements(

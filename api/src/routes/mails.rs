@@ -67,8 +67,6 @@ pub struct MailOwed {
 #[utoipa::path(post, path = "/orders/{orderId}/mails", operation_id = "sendMailAgain", tag = "orders", request_body = Option<MailAgain>,
     params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 202, body = MailOwed, description = "It is sent within seconds; mails of the order says what became of it"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, body = ProblemBody, description = "no_mail: the order has never been what the mail would say", content_type = "application/problem+json"),

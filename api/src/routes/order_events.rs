@@ -46,6 +46,20 @@ pub struct StatusEvent<'a> {
     at: Timestamp,
 }
 
+/// One event of the stream, field by field.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the events in the API's document")]
+pub struct OrderEvent {
+    #[schema(pattern = "^status$")]
+    event: String,
+    /// The version of the order: send the last one as `Last-Event-ID` to go on after it.
+    #[schema(pattern = "^[0-9]+$")]
+    id: String,
+    /// A `StatusEvent` in JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// Follow an order: its present status, then each change, until it is settled.
 #[utoipa::path(get, path = "/orders/{orderId}/events", operation_id = "followOrder", tag = "orders",
     params(
@@ -53,9 +67,8 @@ pub struct StatusEvent<'a> {
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen: only what came after it is sent"),
     ),
     responses(
-    (status = 200, body = StatusEvent, content_type = "text/event-stream", description = "Events `status`, each with the version as its id, and a comment every 15 s"),
+    (status = 200, body = OrderEvent, content_type = "text/event-stream", description = "Events `status`, each with the version as its id, and a comment every 15 s"),
     (status = 204, description = "Nothing will follow the event that was seen: do not connect again"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 429, body = ProblemBody, description = "too_many_streams: this account has 10 open ones", content_type = "application/problem+json"),
     (status = 503, body = ProblemBody, description = "too_many_streams: the process holds as many as it may", content_type = "application/problem+json"),

@@ -48,10 +48,15 @@ pub struct OrderBody(NewOrder);
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the body in the API's document")]
 pub struct CreateOrder {
-    #[schema(example = "bangalore")]
+    #[schema(
+        example = "bangalore",
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]([^@\x00-\x1f\x7f-\x9f]*[^@\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     location: String,
     /// If given it must equal the shop's own total.
-    #[schema(example = 4324)]
+    #[schema(example = 4324, minimum = 0)]
     total_amount: Option<f64>,
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<CreateItem>,
@@ -61,7 +66,7 @@ pub struct CreateOrder {
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the body in the API's document")]
 pub struct CreateItem {
-    #[schema(example = "67c8830b7ef1b848ac52ebec")]
+    #[schema(example = "67c8830b7ef1b848ac52ebec", pattern = "^[0-9a-f]{24}$")]
     product_id: String,
     #[schema(minimum = 1, maximum = 1_000_000, example = 1)]
     quantity: u32,
@@ -198,7 +203,7 @@ pub struct OrderParameters {
 
 impl FromFields for OrderParameters {
     fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let name = fields.optional_text("status").filter(|name| !name.is_empty());
+        let name = fields.optional_text("status");
         let status = name.as_ref().and_then(|name| Status::ALL.into_iter().find(|status| status.as_str() == name));
         if name.is_some() && status.is_none() {
             fields.fault("status", "must be Pending, Processed, Failed or Cancelled");
@@ -211,9 +216,8 @@ impl FromFields for OrderParameters {
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders", request_body = CreateOrder,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters: repeat a request without a second order")),
     responses(
-    (status = 201, body = OrderCreated, description = "Accepted; the worker decides. The same key and body again: the same answer, with Idempotency-Replayed"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 201, body = OrderCreated, description = "Accepted; the worker decides. The same key and body again: the same answer",
+        headers(("Location", description = "Of the order"), ("Idempotency-Replayed", description = "`true` when the key made the order before"))),
     (status = 409, body = ProblemBody, description = "out_of_stock, total_changed", content_type = "application/problem+json"),
     (status = 422, body = ProblemBody, description = "unknown_product, unknown_location, idempotency_key_reused", content_type = "application/problem+json"),
 ))]
@@ -230,8 +234,6 @@ pub async fn create(
 /// List orders: one's own, or all for staff.
 #[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders", params(OrderParameters), responses(
     (status = 200, body = OrderPageBody),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(app): State<App>,
@@ -250,7 +252,6 @@ pub async fn list(
 /// One order, with its history.
 #[utoipa::path(get, path = "/orders/{orderId}", operation_id = "getOrder", tag = "orders", params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 200, body = OrderDetail),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn get(
@@ -266,7 +267,6 @@ pub async fn get(
 #[utoipa::path(post, path = "/orders/{orderId}/cancel", operation_id = "cancelOrder", tag = "orders", params(("orderId" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 200, body = OrderDetail, description = "It was pending"),
     (status = 202, body = OrderDetail, description = "It was processed: its stock goes back soon"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, body = ProblemBody, description = "not_cancellable", content_type = "application/problem+json"),
 ))]

@@ -15,7 +15,7 @@ use crate::{
 /// The address of an account.
 #[derive(ToSchema)]
 pub struct ResetRequest {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email, max_length = 254, example = "ann@example.com")]
     email: String,
 }
 
@@ -28,7 +28,7 @@ impl FromFields for ResetRequest {
 /// A password of the shop's least length.
 #[derive(ToSchema)]
 pub struct NewPasswordBody {
-    #[schema(format = Password, min_length = 6, example = "correct horse")]
+    #[schema(format = Password, min_length = 6, max_length = 1024, example = "correct horse")]
     password: String,
 }
 
@@ -48,8 +48,6 @@ pub struct ResetAnswer {
 /// Ask for a token by mail: it sets a new password once, within an hour.
 #[utoipa::path(post, path = "/auth/password-reset", operation_id = "requestPasswordReset", tag = "auth", security(()), request_body = ResetRequest, responses(
     (status = 202, body = ResetAnswer, description = "Whether there is an account is not told; only then a mail is sent. The three newest tokens of an account are good"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn request(
     State(app): State<App>,
@@ -69,7 +67,7 @@ pub async fn request(
     params(("token" = String, Path, description = "As it stands in the mail")), responses(
     (status = 200, body = ResetAnswer, description = "The password is set: sign in with it"),
     (status = 400, body = ProblemBody, description = "invalid_reset_token: wrong, used or expired; invalid_request: a password that may not be chosen, and the token stays good", content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, body = ProblemBody, description = "busy", content_type = "application/problem+json"),
 ))]
 pub async fn set(
     State(app): State<App>,

@@ -92,8 +92,7 @@ impl ProductView {
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(()),
     params(ListParameters, ("If-None-Match" = Option<String>, Header, description = "An ETag of this list: 304 when nothing has changed")), responses(
     (status = 200, body = ProductPage, headers(("ETag", description = "Of this page"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
-    (status = 304, description = "Not changed since the ETag in If-None-Match"),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+    (status = 304, description = "Not changed since the ETag in If-None-Match", headers(("ETag", description = "The one in If-None-Match"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
     (status = 503, body = ProblemBody, description = "unavailable: nothing is known of this page", content_type = "application/problem+json"),
 ))]
 pub async fn list(
@@ -112,7 +111,7 @@ pub async fn list(
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
         ("If-None-Match" = Option<String>, Header, description = "An ETag of this product: 304 when nothing has changed")), responses(
     (status = 200, body = ProductView, headers(("ETag", description = "`\"<version>-<digest>\"`"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
-    (status = 304, description = "Not changed since the ETag in If-None-Match"),
+    (status = 304, description = "Not changed since the ETag in If-None-Match", headers(("ETag", description = "The one in If-None-Match"), ("Age" = u64, description = "Seconds since it was read; only when it is not fresh"))),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 503, body = ProblemBody, description = "unavailable: nothing is known of this product", content_type = "application/problem+json"),
 ))]
@@ -125,8 +124,6 @@ pub async fn get(State(app): State<App>, headers: HeaderMap, Id(id): Id<ProductI
 /// Make a product under a new id.
 #[utoipa::path(post, path = "/products", operation_id = "createProduct", tag = "products", request_body = ProductBody, responses(
     (status = 201, body = ProductView, headers(("Location", description = "Of the product"), ("ETag", description = "`\"<version>-<digest>\"`"))),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn create(State(app): State<App>, _staff: Staff, Body(body): Body<ProductBody>) -> Result<Response, Problem> {
@@ -140,8 +137,6 @@ pub async fn create(State(app): State<App>, _staff: Staff, Body(body): Body<Prod
         ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
     (status = 200, body = ProductView, description = "Replaced", headers(("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 201, body = ProductView, description = "Made", headers(("Location", description = "Of the product"), ("ETag", description = "`\"<version>-<digest>\"`"))),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),
 ))]
@@ -161,8 +156,6 @@ pub async fn put(
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
         ("If-Match" = String, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any", example = "\"3\"")), responses(
     (status = 200, body = ProductView, headers(("ETag", description = "`\"<version>-<digest>\"`"))),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),
@@ -186,7 +179,6 @@ pub async fn patch(
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
         ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
     (status = 204, description = "It is in no list any more, and cannot be ordered"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 412, body = ProblemBody, description = "precondition_failed", content_type = "application/problem+json"),

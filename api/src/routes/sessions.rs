@@ -43,9 +43,6 @@ pub struct SessionList {
 /// Where the account is signed in, newest first.
 #[utoipa::path(get, path = "/auth/sessions", operation_id = "listSessions", tag = "auth", responses(
     (status = 200, body = SessionList),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(State(app): State<App>, CurrentUser(user): CurrentUser) -> Result<Json<SessionList>, Problem> {
     let sessions = app.sessions.list(&user.user).await?;
@@ -56,10 +53,7 @@ pub async fn list(State(app): State<App>, CurrentUser(user): CurrentUser) -> Res
 /// Sign out somewhere else. Known everywhere within five seconds.
 #[utoipa::path(delete, path = "/auth/sessions/{id}", operation_id = "revokeSession", tag = "auth", params(("id" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 204, description = "Ended"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, description = "Not there, not yours, or over already", content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn revoke(
     State(app): State<App>,

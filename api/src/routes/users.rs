@@ -62,11 +62,7 @@ impl FromFields for RoleChange {
 /// The accounts of the shop.
 #[utoipa::path(get, path = "/admin/users", operation_id = "listUsers", tag = "users", params(UserParameters), responses(
     (status = 200, body = UserPageBody),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(app): State<App>,
@@ -85,15 +81,9 @@ pub async fn list(
 /// Give an account a role. Known everywhere within five seconds.
 #[utoipa::path(patch, path = "/admin/users/{id}", operation_id = "changeUser", tag = "users", request_body = RoleChange, params(("id" = String, Path, pattern = "^[0-9a-f]{24}$")), responses(
     (status = 200, body = Profile),
-    (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 401, body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, body = ProblemBody, description = "own_role", content_type = "application/problem+json"),
-    (status = 413, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 415, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn change(
     State(app): State<App>,

@@ -16,7 +16,7 @@ use crate::{
 /// What staff say of a product.
 #[derive(Debug, ToSchema)]
 pub struct ProductBody {
-    #[schema(example = "Wireless Mouse", min_length = 1, max_length = 200)]
+    #[schema(example = "Wireless Mouse", min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
     #[schema(max_length = 5000)]
     description: String,
@@ -28,7 +28,7 @@ pub struct ProductBody {
 /// What staff change of a product: at least one of its fields; the rest stays.
 #[derive(Debug, ToSchema)]
 pub struct ProductPatchBody {
-    #[schema(example = "Wireless Mouse", min_length = 1, max_length = 200)]
+    #[schema(example = "Wireless Mouse", min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     #[schema(max_length = 5000)]
     description: Option<String>,

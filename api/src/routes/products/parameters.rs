@@ -21,7 +21,7 @@ const MAX_QUERY: usize = 200;
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
     /// Words, or beginnings of words, of the name or the description; all must be there.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, max_length = 200)]
     q: Vec<String>,
     /// Only what is in stock there (or not, with `inStock=false`).
     #[param(value_type = Option<String>)]
@@ -34,7 +34,7 @@ pub struct ListParameters {
     #[param(rename = "maxPrice", value_type = Option<f64>)]
     max_price: Option<Decimal>,
     /// `name`, `-name`, `price`, `-price`, `createdAt` or `-createdAt`.
-    #[param(value_type = Option<String>, example = "name")]
+    #[param(value_type = Option<String>, example = "name", pattern = "^-?(name|price|createdAt)$")]
     sort: Sort,
     /// The `nextCursor` of the page before.
     #[param(value_type = Option<String>)]
@@ -50,7 +50,7 @@ impl FromFields for ListParameters {
             fields.fault("q", format!("must have at most {MAX_QUERY} characters"));
         }
         let sort = match fields.optional_text("sort").as_deref() {
-            None | Some("" | "name") => Sort::Name,
+            None | Some("name") => Sort::Name,
             Some("-name") => Sort::NameDown,
             Some("price") => Sort::Price,
             Some("-price") => Sort::PriceDown,

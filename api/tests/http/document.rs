@@ -1,0 +1,193 @@
+//! The OpenAPI document itself: whether it says all that its readers need, and only what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+use shop_api::problem::codes::CODES;
+
+const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
+const PROBLEM: &str = "application/problem+json";
+
+fn document() -> Value {
+    serde_json::to_value(shop_api::router::document()).unwrap()
+}
+
+/// Every operation, under its method and path.
+fn operations(document: &Value) -> BTreeMap<String, &Value> {
+    let items = document["paths"].as_object().unwrap().iter();
+    let of_item = |(path, item): (&String, &'_ Value)| {
+        let there: Vec<_> = METHODS.iter().filter(|method| item.get(method).is_some()).collect();
+        there.into_iter().map(|method| (format!("{method} {path}"), *method)).collect::<Vec<_>>()
+    };
+    items
+        .flat_map(|(path, item)| of_item((path, item)).into_iter().map(move |(name, method)| (name, &item[method])))
+        .collect()
+}
+
+/// Every answer of every operation: where it is, its status, and what is said of it.
+fn answers(document: &Value) -> Vec<(String, u16, &Value)> {
+    let all = operations(document).into_iter().flat_map(|(name, operation)| {
+        let answers = operation["responses"].as_object().unwrap().iter();
+        answers.map(move |(status, answer)| (format!("{name} → {status}"), status.parse().unwrap(), answer))
+    });
+    all.collect()
+}
+
+#[test]
+fn every_operation_has_a_tag_and_a_summary() {
+    for (name, operation) in operations(&document()) {
+        assert!(
+            operation["tags"].as_array().is_some_and(|tags| tags.len() == 1),
+            "{name} has no tag, or more than one"
+        );
+        assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name} has no summary");
+    }
+}
+
+#[test]
+fn every_answer_is_described_and_no_status_stands_for_all_others() {
+    let document = document();
+    for (name, _, answer) in answers(&document) {
+        assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} is not described");
+        assert!(answer["headers"].get("X-Request-Id").is_some(), "{name} has no X-Request-Id");
+    }
+}
+
+#[test]
+fn every_refusal_is_a_problem_whose_codes_are_listed() {
+    let document = document();
+    for (name, status, answer) in answers(&document).into_iter().filter(|(_, status, _)| *status >= 400) {
+        let types: Vec<_> = answer["content"].as_object().into_iter().flat_map(Map::keys).collect();
+        assert_eq!(types, [PROBLEM], "{name}");
+        let text = answer["description"].as_str().unwrap();
+        let listed = CODES.iter().filter(|code| text.contains(&format!("- `{}`: ", code.name)));
+        let listed: Vec<_> =
+            listed.inspect(|code| assert!(code.statuses.contains(&status), "{name}: {code:?}")).collect();
+        assert!(!listed.is_empty(), "{name} lists no code");
+        let waits = matches!(status, 429 | 503);
+        assert_eq!(answer["headers"].get("Retry-After").is_some(), waits, "Retry-After of {name}");
+    }
+}
+
+#[test]
+fn every_call_can_be_limited_and_fail_and_says_what_it_reads() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        let has = |status: &str| operation["responses"].get(status).is_some();
+        assert!(has("500") && has("503"), "{name}");
+        assert_eq!(has("429"), name.contains("/api/v1/"), "{name}");
+        assert_eq!(has("413") && has("415"), operation.get("requestBody").is_some(), "{name}");
+        if operation.get("security").is_none() || has("403") {
+            assert!(has("401"), "{name}");
+        }
+        let reads_query = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|p| p["in"] == "query"));
+        assert!(has("400") || !reads_query, "{name}");
+    }
+}
+
+#[test]
+fn every_code_is_of_some_answer_and_in_the_schema_of_problems() {
+    let document = document();
+    let texts: Vec<_> =
+        answers(&document).into_iter().map(|(_, status, answer)| (status, &answer["description"])).collect();
+    // 405 is the answer to a method that no operation has.
+    for code in CODES.iter().filter(|code| code.name != "method_not_allowed") {
+        for status in code.statuses {
+            let marker = format!("- `{}`: ", code.name);
+            let told = texts.iter().any(|(of, text)| of == status && text.as_str().unwrap().contains(&marker));
+            assert!(told, "no call answers {status} {}", code.name);
+        }
+    }
+    let named = &document["components"]["schemas"]["ProblemBody"]["properties"]["code"]["enum"];
+    let named: Vec<_> = named.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(named, CODES.iter().map(|code| code.name).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_body_has_an_example_of_its_schema() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        let request = operation["requestBody"]["content"].as_object().into_iter().flatten();
+        for (_, content) in request {
+            conforms(&document, &format!("request of {name}"), &content["schema"], &content["example"]);
+        }
+    }
+    for (name, ..) in
+        answers(&document).iter().filter(|(_, status, answer)| *status < 300 && answer.get("content").is_some())
+    {
+        let (_, _, answer) = answers(&document).into_iter().find(|(other, ..)| other == name).unwrap();
+        for (kind, content) in answer["content"].as_object().unwrap() {
+            if kind == "application/json" {
+                conforms(&document, name, &content["schema"], &content["example"]);
+            } else {
+                assert!(content["example"].is_string(), "{name} has no example");
+            }
+        }
+    }
+}
+
+/// Whether a value has the type, the fields and the form that a schema asks for, as far as the document uses schemas.
+#[track_caller]
+fn conforms(document: &Value, at: &str, schema: &Value, value: &Value) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = &document["components"]["schemas"][name.rsplit('/').next().unwrap()];
+        return conforms(document, at, schema, value);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let choice = choices.iter().find(|choice| choice["type"] != "null").unwrap();
+        return if value.is_null() {
+            assert!(choices.iter().any(|c| c["type"] == "null"))
+        } else {
+            conforms(document, at, choice, value)
+        };
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() && schema["type"] != "number" => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let kinds: Vec<_> = schema["type"].as_array().map_or_else(|| vec![&schema["type"]], |kinds| kinds.iter().collect());
+    assert!(
+        kinds.iter().any(|known| *known == kind || *known == "number" && kind == "integer"),
+        "{at}: {value} is no {schema}"
+    );
+    if let Some(known) = schema["enum"].as_array() {
+        assert!(known.contains(value), "{at}: {value} is none of {known:?}");
+    }
+    for entry in value.as_array().into_iter().flatten() {
+        conforms(document, &format!("{at}[]"), &schema["items"], entry);
+    }
+    if let Some(fields) = value.as_object() {
+        for name in schema["required"].as_array().into_iter().flatten() {
+            assert!(fields.contains_key(name.as_str().unwrap()), "{at} has no {name}");
+        }
+        for (name, value) in fields {
+            let schema = schema["properties"].get(name).unwrap_or_else(|| panic!("{at}: nothing is said of {name}"));
+            conforms(document, &format!("{at}/{name}"), schema, value);
+        }
+    }
+}
+
+/// A client that is told of a field that is not there would be right to send it.
+#[test]
+fn requests_have_no_other_fields_than_the_document_names() {
+    let document = document();
+    let mut closed = BTreeSet::new();
+    for (name, operation) in operations(&document) {
+        for (_, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+            let schema = &content["schema"];
+            let reference = schema["$ref"].as_str().or_else(|| {
+                schema["oneOf"].as_array().into_iter().flatten().find_map(|choice| choice["$ref"].as_str())
+            });
+            let schema = reference.unwrap_or_else(|| panic!("{name}")).rsplit('/').next().unwrap();
+            assert_eq!(document["components"]["schemas"][schema]["additionalProperties"], false, "{name}: {schema}");
+            closed.insert(schema.to_owned());
+        }
+    }
+    assert!(closed.len() >= 10, "{closed:?}");
+    assert_eq!(document["components"]["schemas"]["CreateItem"]["additionalProperties"], false);
+}
