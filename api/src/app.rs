@@ -173,7 +173,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let redis = connect_redis(&config.store, ca.as_ref())?;
     let base = Base { store, keys, queue, ses, redis, clock, shutdown: shutdown.clone(), metrics };
     let relay = start_senders(&config, &base)?;
-    let app = build(&config, &base, relay)?;
+    let app = build(&config, &base, relay);
     app.limits.keep_small(&shutdown);
     eraser::spawn(app.erasure.clone(), &shutdown);
     order_events::spawn(WatchDeps {
@@ -276,7 +276,7 @@ impl InRedis {
     }
 }
 
-fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartError> {
+fn build(config: &Config, base: &Base, relay: RelayHandle) -> App {
     let Base { store, keys, queue, ses, redis, clock, shutdown, metrics } = base;
     let lifetime = SignedDuration::from_mins(config.auth.access_token_minutes.into());
     let probes = probes(redis.clone(), queue.clone(), ses.clone());
@@ -309,7 +309,7 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         tokens: ResetTokens::new(keys.clone()),
         clock: clock.clone(),
     });
-    Ok(App(Arc::new(Parts {
+    App(Arc::new(Parts {
         accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
         erasure: Erasure::new(store.clone(), sessions.clone(), clock.clone()),
         users: Users::new(store.users.clone()),
@@ -331,7 +331,7 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> Result<App, StartE
         trusted_proxies: config.http.trusted_proxies(),
         security_headers: security_headers(https),
         draining: shutdown.draining(),
-    })))
+    }))
 }
 
 /// Ready as soon as MongoDB has answered; then the staff account is made what the configuration says.

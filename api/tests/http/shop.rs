@@ -208,8 +208,8 @@ impl Shop {
         let Running { http_addr, ops_addr, .. } = running;
         let (base, ops) = (format!("http://{http_addr}"), format!("http://{ops_addr}"));
         let (store, queue) = (ground.store.clone(), ground.queue.clone());
-        let (ground, _keys) = (ground.clone(), Arc::new(keys));
-        let shop = Self { ground, base, ops, store, queue, client, shutdown, clock, args, _keys };
+        let (ground, keys) = (ground.clone(), Arc::new(keys));
+        let shop = Self { ground, base, ops, store, queue, client, shutdown, clock, args, _keys: keys };
         shop.fill().await;
         shop
     }

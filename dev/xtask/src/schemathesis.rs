@@ -1,4 +1,4 @@
-//! The program that fuzzes the API from its own description: Schemathesis, from PyPI, in a virtual environment of the cache.
+//! The program that fuzzes the API from its own description: Schemathesis, from `PyPI`, in a virtual environment of the cache.
 //! Installs it; how it is called is the business of the tests.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::progress::note;
 /// Where Schemathesis is, after installing it if need be.
 pub fn ensure(context: &Context) -> Result<PathBuf> {
     let pins = context.repo.join("dev/xtask/schemathesis.txt");
-    let folder = context.cache.join("build").join(format!("schemathesis-{}", key_of(&[pins.clone()], "")?));
+    let folder = context.cache.join("build").join(format!("schemathesis-{}", key_of(std::slice::from_ref(&pins), "")?));
     let program = folder.join("bin/schemathesis");
     if Run::new(&program).arg("--version").succeeds() {
         return Ok(program);

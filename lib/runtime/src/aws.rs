@@ -31,7 +31,7 @@ pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
 /// An SQS client that trusts a private CA as well as the public ones.
 pub async fn sqs_trusting(service: &Service, ca: Option<&PrivateCa>) -> aws_sdk_sqs::Client {
     let config = load(service, SQS_ATTEMPT).await;
-    let Some(tls) = ca.and_then(|ca| trusting(ca)) else { return aws_sdk_sqs::Client::new(&config) };
+    let Some(tls) = ca.and_then(trusting) else { return aws_sdk_sqs::Client::new(&config) };
     let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https();
     aws_sdk_sqs::Client::from_conf(aws_sdk_sqs::config::Builder::from(&config).http_client(client).build())
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use shop_domain::order::Status;
 use shop_harness::{TlsFront, eventually, with_shop};
 use shop_runtime::{
     aws::{self, Service},
+    clock::Clock,
     queue::{Queue, QueueAddress},
 };
 use shop_store::{Store, StoreError, order_cache::OrderCache, redis_link::RedisLink};
@@ -33,7 +33,7 @@ async fn a_worker_that_trusts_the_ca_uses_all_three() -> anyhow::Result<()> {
         )
         .await?;
         let product = shop.stocked(1).await?;
-        let id = shop.place(&[(&product, 1)], Timestamp::now()).await?;
+        let id = shop.place(&[(&product, 1)], Clock::system().now()).await?;
         assert_eq!(shop.settled(&id).await?.status, Status::Processed);
         let cache = OrderCache::new(RedisLink::connect(&shop.servers.redis_url, &shop.name)?);
         let cached = eventually("the status is in Redis", async || Ok(cache.get(&id).await)).await?;
@@ -53,7 +53,7 @@ async fn without_the_ca_none_is_trusted() -> anyhow::Result<()> {
         assert!(matches!(ping, Err(StoreError::Unavailable(_))), "{ping:?}");
 
         let product = shop.stocked(1).await?;
-        let id = shop.place(&[(&product, 1)], Timestamp::now()).await?;
+        let id = shop.place(&[(&product, 1)], Clock::system().now()).await?;
         let order = shop.order(&id).await?.view();
         let cache = OrderCache::new(RedisLink::connect(&servers.redis_url, &shop.name)?);
         cache.put(&order).await;
