@@ -22,7 +22,8 @@ const LIMITS: [&str; 4] = [
     "--limit-reads-per-minute",
     "--limit-address-per-minute",
 ];
-/// Of the checks, one is left out: a well-formed order is refused when its product is unknown, and 4xx are documented.
+/// Of the checks, one is left out: no schema says what makes a cursor, a token of a mail or an amount of the shop's currency,
+/// so that a request of the right form may still be refused.
 /// A change without `If-Match` is refused with the status that RFC 6585 has for it.
 const CHECKS: &str = r#"
 [checks.positive_data_acceptance]

@@ -16,6 +16,8 @@ mod catalogue;
 mod catalogue_cache;
 #[path = "http/catalogue_changes.rs"]
 mod catalogue_changes;
+#[path = "http/compatibility.rs"]
+mod compatibility;
 #[path = "http/currency.rs"]
 mod currency;
 #[path = "http/dead_letters.rs"]
@@ -38,6 +40,8 @@ mod mails;
 mod order_events;
 #[path = "http/orders.rs"]
 mod orders;
+#[path = "http/original_defects.rs"]
+mod original_defects;
 #[path = "http/outage.rs"]
 mod outage;
 #[path = "http/password_reset.rs"]

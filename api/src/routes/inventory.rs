@@ -137,9 +137,9 @@ pub struct MovementPage {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct MovementParameters {
-    #[param(rename = "productId", value_type = Option<String>)]
+    #[param(rename = "productId", value_type = Option<String>, pattern = "^[0-9a-f]{24}$")]
     product: Option<ProductId>,
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64, pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]([^@\x00-\x1f\x7f-\x9f]*[^@\s\x00-\x1f\x7f-\x9f])?$")]
     location: Option<Location>,
     /// The `nextCursor` of the page before.
     #[param(value_type = Option<String>)]

@@ -214,7 +214,7 @@ impl FromFields for OrderParameters {
 
 /// Place an order.
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders", request_body = CreateOrder,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters: repeat a request without a second order")),
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[ -~]{1,255}$", description = "1 to 255 printable characters: repeat a request without a second order")),
     responses(
     (status = 201, body = OrderCreated, description = "Accepted; the worker decides. The same key and body again: the same answer",
         headers(("Location", description = "Of the order"), ("Idempotency-Replayed", description = "`true` when the key made the order before"))),

@@ -134,7 +134,7 @@ pub async fn create(State(app): State<App>, _staff: Staff, Body(body): Body<Prod
 /// Make or replace the product with this id; with `If-Match` only replace. Brings an archived product back.
 #[utoipa::path(put, path = "/products/{id}", operation_id = "putProduct", tag = "products", request_body = ProductBody,
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
-        ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*")( *, *(\*|(W/)?"[^"]*"))*$"#, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
     (status = 200, body = ProductView, description = "Replaced", headers(("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 201, body = ProductView, description = "Made", headers(("Location", description = "Of the product"), ("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
@@ -154,7 +154,7 @@ pub async fn put(
 /// Change some fields of a product. `If-Match` is required, so that nobody undoes another's change unseen.
 #[utoipa::path(patch, path = "/products/{id}", operation_id = "patchProduct", tag = "products", request_body = ProductPatchBody,
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
-        ("If-Match" = String, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any", example = "\"3\"")), responses(
+        ("If-Match" = String, Header, pattern = r#"^(\*|(W/)?"[^"]*")( *, *(\*|(W/)?"[^"]*"))*$"#, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any", example = "\"3\"")), responses(
     (status = 200, body = ProductView, headers(("ETag", description = "`\"<version>-<digest>\"`"))),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
@@ -177,7 +177,7 @@ pub async fn patch(
 /// Take a product out of the catalogue. Its stock and the orders of it stay; a PUT brings it back.
 #[utoipa::path(delete, path = "/products/{id}", operation_id = "deleteProduct", tag = "products",
     params(("id" = String, Path, pattern = "^[0-9a-f]{24}$", example = "67c8830b7ef1b848ac52ebec"),
-        ("If-Match" = Option<String>, Header, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*")( *, *(\*|(W/)?"[^"]*"))*$"#, description = "The product's ETag or its version in quotes; what counts is the version. `*`: any")), responses(
     (status = 204, description = "It is in no list any more, and cannot be ordered"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),

@@ -191,3 +191,44 @@ fn requests_have_no_other_fields_than_the_document_names() {
     assert!(closed.len() >= 10, "{closed:?}");
     assert_eq!(document["components"]["schemas"]["CreateItem"]["additionalProperties"], false);
 }
+
+const GUIDE: &str = include_str!("../../../docs/api.md");
+
+/// The rows of the guide's tables, cell by cell.
+fn rows() -> Vec<Vec<&'static str>> {
+    let rows = GUIDE.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    rows.map(|row| row.split(" | ").collect()).collect()
+}
+
+#[test]
+fn the_guide_has_every_code_as_it_is() {
+    let documented =
+        rows().into_iter().filter(|row| row.len() == 4 && row[0].starts_with('`')).map(|row| row.join(" | "));
+    let known = CODES.iter().map(|code| {
+        let statuses: Vec<_> = code.statuses.iter().map(u16::to_string).collect();
+        format!("`{}` | {} | {} | {}", code.name, statuses.join(", "), code.when, code.remedy)
+    });
+    assert_eq!(
+        documented.collect::<Vec<_>>(),
+        known.collect::<Vec<_>>(),
+        "docs/api.md and api/src/problem/codes.rs differ"
+    );
+}
+
+#[test]
+fn the_guide_has_every_call_under_its_tag() {
+    let (mut documented, mut tag) = (BTreeSet::new(), "");
+    for line in GUIDE.lines() {
+        tag = line.strip_prefix("### ").unwrap_or(tag);
+        let call = line.strip_prefix("| ").and_then(|row| row.split(" | ").next()).unwrap_or_default();
+        if let Some((method, path)) = call.split_once(" /") {
+            let path = path.strip_prefix('/').map_or(format!("/api/v1/{path}"), |root| format!("/{root}"));
+            documented.insert(format!("{tag}: {} {path}", method.to_lowercase()));
+        }
+    }
+    let document = document();
+    let described = operations(&document)
+        .into_iter()
+        .map(|(name, operation)| format!("{}: {name}", operation["tags"][0].as_str().unwrap()));
+    assert_eq!(documented, described.collect());
+}

@@ -18,12 +18,23 @@ pub struct Process {
 impl Process {
     /// Starts another replica of the shop, with other flags, and waits until it serves.
     pub async fn start(shop: &Shop, change: impl FnOnce(&mut Args)) -> Self {
+        Self::start_in(shop, change, &[]).await
+    }
+
+    /// The same with these variables set, or taken away.
+    pub async fn start_in(shop: &Shop, change: impl FnOnce(&mut Args), environment: &[(&str, Option<&str>)]) -> Self {
         let mut args = shop.args.clone();
         args.set("--log-level", "info");
         change(&mut args);
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop-api"));
         command.arg("serve").args(args.flags()).stdout(Stdio::piped()).kill_on_drop(true);
         command.env("MIMALLOC_ALLOW_THP", "0"); // as in the image
+        for (name, value) in environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let base = loop {

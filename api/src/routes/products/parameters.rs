@@ -24,7 +24,7 @@ pub struct ListParameters {
     #[param(value_type = Option<String>, max_length = 200)]
     q: Vec<String>,
     /// Only what is in stock there (or not, with `inStock=false`).
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64, pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]([^@\x00-\x1f\x7f-\x9f]*[^@\s\x00-\x1f\x7f-\x9f])?$")]
     location: Option<Location>,
     /// Only what is in stock, or what is not.
     #[param(rename = "inStock")]
