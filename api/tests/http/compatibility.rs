@@ -30,14 +30,10 @@ impl Raw {
 
 async fn raw(shop: &Shop, line: &str, headers: &[&str], body: &str) -> Raw {
     let address = shop.base.trim_start_matches("http://");
-    let mut request = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    if !body.is_empty() {
-        request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    }
-    for header in headers {
-        request += &format!("{header}\r\n");
-    }
-    request += &format!("\r\n{body}");
+    let typed = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+    let more = headers.iter().copied().chain((!body.is_empty()).then_some(typed.as_str()));
+    let more: Vec<_> = more.flat_map(|header| [header, "\r\n"]).collect();
+    let request = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{}\r\n{body}", more.concat());
     let (mut stream, mut answer) = (TcpStream::connect(address).await.unwrap(), String::new());
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.read_to_string(&mut answer).await.unwrap();

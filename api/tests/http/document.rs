@@ -15,13 +15,8 @@ fn document() -> Value {
 /// Every operation, under its method and path.
 fn operations(document: &Value) -> BTreeMap<String, &Value> {
     let items = document["paths"].as_object().unwrap().iter();
-    let of_item = |(path, item): (&String, &'_ Value)| {
-        let there: Vec<_> = METHODS.iter().filter(|method| item.get(method).is_some()).collect();
-        there.into_iter().map(|method| (format!("{method} {path}"), *method)).collect::<Vec<_>>()
-    };
-    items
-        .flat_map(|(path, item)| of_item((path, item)).into_iter().map(move |(name, method)| (name, &item[method])))
-        .collect()
+    let named = |path: &str, method: &str| format!("{method} {path}");
+    items.flat_map(|(path, item)| METHODS.iter().filter_map(move |m| Some((named(path, m), item.get(m)?)))).collect()
 }
 
 /// Every answer of every operation: where it is, its status, and what is said of it.
@@ -107,68 +102,63 @@ fn every_code_is_of_some_answer_and_in_the_schema_of_problems() {
 fn every_body_has_an_example_of_its_schema() {
     let document = document();
     for (name, operation) in operations(&document) {
-        let request = operation["requestBody"]["content"].as_object().into_iter().flatten();
-        for (_, content) in request {
-            conforms(&document, &format!("request of {name}"), &content["schema"], &content["example"]);
+        for (_, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+            conforms(&document, &name, &content["schema"], &content["example"]);
         }
     }
-    for (name, ..) in
-        answers(&document).iter().filter(|(_, status, answer)| *status < 300 && answer.get("content").is_some())
-    {
-        let (_, _, answer) = answers(&document).into_iter().find(|(other, ..)| other == name).unwrap();
-        for (kind, content) in answer["content"].as_object().unwrap() {
-            if kind == "application/json" {
-                conforms(&document, name, &content["schema"], &content["example"]);
-            } else {
-                assert!(content["example"].is_string(), "{name} has no example");
+    for (name, _, answer) in answers(&document).into_iter().filter(|(_, status, _)| *status < 300) {
+        for (kind, content) in answer["content"].as_object().into_iter().flatten() {
+            match kind.as_str() {
+                "application/json" => conforms(&document, &name, &content["schema"], &content["example"]),
+                // Events: the example is the stream's text, the schema that of one event.
+                _ => assert!(content["example"].is_string(), "{name} has no example"),
             }
         }
     }
 }
 
-/// Whether a value has the type, the fields and the form that a schema asks for, as far as the document uses schemas.
+/// Whether a value has the type, the fields and the names that a schema asks for, as far as the document uses schemas.
 #[track_caller]
 fn conforms(document: &Value, at: &str, schema: &Value, value: &Value) {
-    if let Some(name) = schema["$ref"].as_str() {
-        let schema = &document["components"]["schemas"][name.rsplit('/').next().unwrap()];
-        return conforms(document, at, schema, value);
-    }
-    if let Some(choices) = schema["oneOf"].as_array() {
-        let choice = choices.iter().find(|choice| choice["type"] != "null").unwrap();
-        return if value.is_null() {
-            assert!(choices.iter().any(|c| c["type"] == "null"))
-        } else {
-            conforms(document, at, choice, value)
-        };
-    }
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_i64() && schema["type"] != "number" => "integer",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let schema = resolved(document, schema, value);
     let kinds: Vec<_> = schema["type"].as_array().map_or_else(|| vec![&schema["type"]], |kinds| kinds.iter().collect());
-    assert!(
-        kinds.iter().any(|known| *known == kind || *known == "number" && kind == "integer"),
-        "{at}: {value} is no {schema}"
-    );
+    assert!(kinds.iter().any(|kind| is_of(kind.as_str().unwrap_or_default(), value)), "{at}: {value} is no {schema}");
     if let Some(known) = schema["enum"].as_array() {
         assert!(known.contains(value), "{at}: {value} is none of {known:?}");
     }
     for entry in value.as_array().into_iter().flatten() {
         conforms(document, &format!("{at}[]"), &schema["items"], entry);
     }
-    if let Some(fields) = value.as_object() {
-        for name in schema["required"].as_array().into_iter().flatten() {
-            assert!(fields.contains_key(name.as_str().unwrap()), "{at} has no {name}");
-        }
-        for (name, value) in fields {
-            let schema = schema["properties"].get(name).unwrap_or_else(|| panic!("{at}: nothing is said of {name}"));
-            conforms(document, &format!("{at}/{name}"), schema, value);
-        }
+    let Some(fields) = value.as_object() else { return };
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(fields.contains_key(name.as_str().unwrap()), "{at} has no {name}");
+    }
+    for (name, value) in fields {
+        let schema = schema["properties"].get(name).unwrap_or_else(|| panic!("{at}: nothing is said of {name}"));
+        conforms(document, &format!("{at}/{name}"), schema, value);
+    }
+}
+
+/// The schema that is meant: behind a reference, or, of null and another, the one that fits the value.
+fn resolved<'a>(document: &'a Value, schema: &'a Value, value: &Value) -> &'a Value {
+    if let Some(name) = schema["$ref"].as_str() {
+        return resolved(document, &document["components"]["schemas"][name.rsplit('/').next().unwrap()], value);
+    }
+    let Some(choices) = schema["oneOf"].as_array() else { return schema };
+    let fitting = choices.iter().find(|choice| (choice["type"] == "null") == value.is_null());
+    fitting.map_or(schema, |choice| resolved(document, choice, value))
+}
+
+fn is_of(kind: &str, value: &Value) -> bool {
+    match kind {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => false,
     }
 }
 

@@ -295,7 +295,7 @@ async fn identity_agent() -> (String, Arc<AtomicUsize>) {
         let credentials = credentials.to_string();
         while let Ok((mut stream, _)) = listener.accept().await {
             let answer = format!("{head}{}\r\n\r\n{credentials}", credentials.len());
-            stream.read(&mut [0; 4_096]).await.unwrap();
+            assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
             stream.write_all(answer.as_bytes()).await.unwrap();
             count.fetch_add(1, Ordering::Relaxed);
         }
