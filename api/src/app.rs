@@ -302,15 +302,16 @@ fn build(config: &Config, base: &Base, relay: RelayHandle) -> App {
         draining: shutdown.draining(),
         metrics: metrics.clone(),
     });
+    let accounts = Accounts::new(store.clone(), sessions.clone(), passwords.clone(), clock.clone());
     let password_resets = PasswordResets::new(PasswordResetDeps {
         store: store.clone(),
-        sessions: sessions.clone(),
-        passwords: passwords.clone(),
+        accounts: accounts.clone(),
+        passwords,
         tokens: ResetTokens::new(keys.clone()),
         clock: clock.clone(),
     });
     App(Arc::new(Parts {
-        accounts: Accounts::new(store.clone(), sessions.clone(), passwords, clock.clone()),
+        accounts,
         erasure: Erasure::new(store.clone(), sessions.clone(), clock.clone()),
         users: Users::new(store.users.clone()),
         sessions,

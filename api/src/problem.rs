@@ -340,7 +340,8 @@ impl From<MailError> for Problem {
     fn from(error: MailError) -> Self {
         match &error {
             MailError::NoMail(status) => {
-                let detail = "the order has no such mail: it has never been what the mail would say";
+                let detail =
+                    "the order has no such mail: it has never been what the mail would say, or its buyer is gone";
                 Self::new(StatusCode::CONFLICT, "no_mail", detail).with("orderStatus", &status)
             }
             MailError::Store(store) => store.into(),
@@ -374,7 +375,6 @@ impl From<ResetError> for Problem {
             }
             ResetError::Store(store) => (&store).into(),
             ResetError::Password(PasswordError::Busy) => Self::busy(),
-            ResetError::Sessions(SessionError::Store(ref store)) if store.is_transient() => Self::unavailable(&error),
             error => Self::internal(&error),
         }
     }

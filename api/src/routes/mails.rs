@@ -69,7 +69,7 @@ pub struct MailOwed {
     (status = 202, body = MailOwed, description = "It is sent within seconds; mails of the order says what became of it"),
     (status = 403, body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-    (status = 409, body = ProblemBody, description = "no_mail: the order has never been what the mail would say", content_type = "application/problem+json"),
+    (status = 409, body = ProblemBody, description = "no_mail: the order has never been what the mail would say, or its buyer has erased their account", content_type = "application/problem+json"),
 ))]
 pub async fn send_again(
     State(app): State<App>,

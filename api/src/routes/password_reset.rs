@@ -71,12 +71,12 @@ pub async fn request(
 ))]
 pub async fn set(
     State(app): State<App>,
-    _counted: SignIn,
+    sign_in: SignIn,
     Id(token): Id<String>,
     Body(body): Body<NewPasswordBody>,
 ) -> Result<Json<ResetAnswer>, Problem> {
     let password = NewPassword::parse(body.password, app.password_min_length);
     let password = password.map_err(|error| Problem::field("/password", &error))?;
-    app.password_resets.set(&token, password).await?;
+    app.password_resets.set(&token, password, &sign_in.origin).await?;
     Ok(Json(ResetAnswer { status: "success", message: "password changed; sign in with it" }))
 }

@@ -164,6 +164,12 @@ impl Accounts {
     /// Opens a session, and remembers from where.
     async fn enter(&self, user: &User, origin: &Origin) -> Result<Grant, AccountError> {
         let grant = self.sessions.open(user, origin).await?;
+        self.remember(user, origin).await;
+        Ok(grant)
+    }
+
+    /// Remembers from where someone proved to be the account's owner.
+    pub(super) async fn remember(&self, user: &User, origin: &Origin) {
         let now = self.clock.now();
         let noted = last_seen(user, origin).is_some_and(|seen| now.duration_since(seen) <= NOTED_FOR);
         if let Some(digest) = digest(&user.id, origin).filter(|_| !noted)
@@ -171,11 +177,10 @@ impl Accounts {
         {
             tracing::warn!(user = %user.id, error = telemetry::chain(&error), "an address is not remembered");
         }
-        Ok(grant)
     }
 
     /// Their password's version has ended these sessions: marking them only shortens lists and the time until all know.
-    async fn drop_outdated(&self, user: &UserId, password_version: i64) {
+    pub(super) async fn drop_outdated(&self, user: &UserId, password_version: i64) {
         match self.sessions.revoke_outdated(user, password_version).await {
             Ok(ended) => tracing::info!(%user, sessions_ended = ended, "sessions of the old password ended"),
             Err(error) => {

@@ -55,6 +55,7 @@ impl Erasure {
         self.store.users.remove(user).await?;
         self.sessions.revoke_all(user).await?;
         self.store.sessions.remove_all(user).await?;
+        self.store.password_resets.remove_all(user).await?;
         self.store.orders.anonymise(user).await?;
         Ok(())
     }

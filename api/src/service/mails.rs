@@ -39,10 +39,12 @@ impl OrderMails {
     }
 
     /// Has a mail sent again: the one asked for, or the one of the order's present status. None when there is no such
-    /// order. Asking is also the decision to try the address once more, if the mail service had rejected it.
+    /// order. Asking is also the decision to try the address once more, if the mail service had rejected it. A buyer who
+    /// erased their account has no mails.
     pub async fn send_again(&self, id: &OrderId, kind: Option<MailKind>) -> Result<Option<MailKind>, MailError> {
         let Some(order) = self.store.orders.find(id, &Viewer::Staff).await? else { return Ok(None) };
-        let kind = mail_of(&order, kind).ok_or(MailError::NoMail(order.status))?;
+        let kind = mail_of(&order, kind).filter(|_| !order.email.is_erased());
+        let kind = kind.ok_or(MailError::NoMail(order.status))?;
         let cleared = self.store.suppressed_addresses.clear(&order.email).await?;
         let entry = OutboxEntry::due(OutboxId::from_bits(ids::random_bytes()?), kind.entry(), self.clock.now())
             .caused_by(trace::current());

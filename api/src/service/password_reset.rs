@@ -1,9 +1,6 @@
 //! Replacing a forgotten password: asking for a token by mail, and using it once. Who asks never learns whether there is
 //! an account.
 
-use std::time::Duration;
-
-use backon::{ExponentialBuilder, Retryable};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use shop_domain::id::{OutboxId, PasswordResetId, UserId};
@@ -21,9 +18,9 @@ use shop_store::{
 };
 
 use super::{
-    accounts::NewPassword,
+    accounts::{Accounts, NewPassword},
     email::Email,
-    sessions::{SessionError, Sessions},
+    sessions::Origin,
 };
 use crate::{
     passwords::{PasswordError, Passwords},
@@ -47,8 +44,6 @@ pub enum ResetError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Password(#[from] PasswordError),
-    #[error("the password is set, but the account's sessions are not ended")]
-    Sessions(#[source] SessionError),
     #[error(transparent)]
     Random(#[from] NoRandomness),
 }
@@ -56,7 +51,7 @@ pub enum ResetError {
 /// What the service works with.
 pub struct PasswordResetDeps {
     pub store: Store,
-    pub sessions: Sessions,
+    pub accounts: Accounts,
     pub passwords: Passwords,
     pub tokens: ResetTokens,
     pub clock: Clock,
@@ -77,18 +72,18 @@ impl PasswordResets {
         Ok(self.0.store.password_resets.create(&reset).await?)
     }
 
-    /// Sets the password and ends all sessions. The token is used up by that: its mark is no longer the password's.
-    pub async fn set(&self, token: &str, password: NewPassword) -> Result<(), ResetError> {
+    /// Sets the password, which ends all sessions. The token is used up by that: its mark is no longer the password's.
+    /// Who has it reads the account's mail: from there the owner may sign in also when strangers have used the limit up.
+    pub async fn set(&self, token: &str, password: NewPassword, origin: &Origin) -> Result<(), ResetError> {
         let id = self.0.tokens.verify(token).ok_or(ResetError::InvalidToken)?;
         let user = self.holder(&id).await?.ok_or(ResetError::InvalidToken)?;
         let hash = self.0.passwords.hash(password.into_secret()).await?;
         if !self.0.store.users.reset_password(&user, &hash).await? {
             return Err(ResetError::InvalidToken);
         }
-        let revoke = || self.0.sessions.revoke_all(&user.id);
-        let transient = |error: &SessionError| matches!(error, SessionError::Store(store) if store.is_transient());
-        let ended = revoke.retry(patiently()).when(transient).await.map_err(ResetError::Sessions)?;
-        tracing::info!(user = %user.id, sessions_ended = ended, "a forgotten password was replaced");
+        tracing::info!(user = %user.id, "a forgotten password was replaced");
+        self.0.accounts.drop_outdated(&user.id, user.password_version + 1).await;
+        self.0.accounts.remember(&user, origin).await;
         Ok(())
     }
 
@@ -124,12 +119,4 @@ fn new_reset(user: Option<&User>, now: Timestamp) -> Result<PasswordReset, NoRan
 /// Tells a password's hash from its successor, and says nothing of either.
 fn mark(password_hash: &str) -> String {
     hex::encode(Sha256::new_with_prefix(MARK).chain_update(password_hash).finalize())
-}
-
-/// The password is set: an old session that outlived it would be worth some seconds of waiting.
-fn patiently() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(1))
-        .with_max_times(8)
 }

@@ -4,8 +4,13 @@ use futures::future::join_all;
 use jiff::SignedDuration;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shop_domain::id::OrderId;
-use shop_store::orders::{OrderDocument, Viewer};
+use shop_domain::id::{OrderId, OutboxId, PasswordResetId};
+use shop_runtime::ids;
+use shop_store::{
+    orders::{BuyerEmail, OrderDocument, Viewer},
+    outbox::{OutboxEntry, OutboxKind},
+    password_resets::PasswordReset,
+};
 
 use crate::{
     shop::{
@@ -161,6 +166,36 @@ async fn an_erased_account_leaves_its_orders_and_nothing_of_itself() {
         assert_ne!(claims(&next)["sub"], claims(&token)["sub"]);
         assert_eq!(shop.get(&format!("/orders/{order}"), &next).await.status, 404);
         assert_eq!(shop.get("/orders", &next).await.json()["data"], json!([]));
+    })
+    .await;
+}
+
+/// The address is in its requests for new passwords too, and in the mails that they owe.
+#[tokio::test]
+async fn an_erased_account_leaves_no_request_for_a_new_password() {
+    with_still_shop(async |shop| {
+        let requested = async |email: &str| {
+            let user = shop.store.users.find_by_email(email).await.unwrap().unwrap();
+            let later = shop.clock.now() + SignedDuration::from_hours(1);
+            let entry = OutboxId::from_bits(ids::random_bytes().unwrap());
+            let reset = PasswordReset {
+                id: PasswordResetId::from_bits(ids::random_bytes().unwrap()),
+                user_id: user.id,
+                password_mark: String::new(),
+                email: Some(BuyerEmail::new(email)),
+                created_at: shop.clock.now(),
+                expires_at: later,
+                outbox: vec![OutboxEntry::due(entry, OutboxKind::PasswordResetMail, later)],
+            };
+            shop.store.password_resets.create(&reset).await.unwrap();
+            reset.id
+        };
+        let token = shop.register(EMAIL).await;
+        shop.register("bob@example.com").await;
+        let (of_erased, of_other) = (requested(EMAIL).await, requested("bob@example.com").await);
+        assert_eq!(shop.erase(&token, PASSWORD).await.status, 204);
+        assert_eq!(shop.store.password_resets.find(&of_erased).await.unwrap(), None);
+        assert!(shop.store.password_resets.find(&of_other).await.unwrap().is_some());
     })
     .await;
 }

@@ -8,7 +8,7 @@ use shop_domain::{
 use shop_runtime::ids;
 use shop_store::{
     mails::MailKind,
-    orders::{BuyerEmail, Settlement},
+    orders::{BuyerEmail, Settlement, Viewer},
     outbox::OutboxEntry,
 };
 
@@ -94,6 +94,23 @@ async fn a_mail_that_would_not_be_true_is_not_sent() {
         }
         let answer = shop.post(&path, &staff, &json!({ "kind": "Greeting" })).await;
         assert_eq!((answer.problem(), answer.pointers()), ((400, "invalid_request".into()), vec!["/kind".to_owned()]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_buyer_who_erased_their_account_is_sent_no_mail_again() {
+    with_shop(async |shop| {
+        let (owner, id, _) = settled(shop, (Status::Processed, MailKind::Confirmation)).await;
+        let staff = shop.staff().await;
+        mails(shop, &owner, (&id, 1)).await;
+        let user = shop.store.orders.find(&id, &Viewer::Staff).await.unwrap().unwrap().user_id;
+        shop.store.orders.anonymise(&user).await.unwrap();
+        for body in [json!({}), json!({ "kind": "Confirmation" })] {
+            let answer = shop.post(&format!("/orders/{id}/mails"), &staff, &body).await;
+            assert_eq!(answer.problem(), (409, "no_mail".into()));
+        }
+        assert_eq!(shop.store.audit.read().await.unwrap().mails_asked_again, 0);
     })
     .await;
 }

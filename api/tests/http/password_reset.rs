@@ -8,7 +8,7 @@ use shop_api::{keys::Keys, reset_tokens::ResetTokens};
 use shop_domain::id::PasswordResetId;
 use shop_store::password_resets::PasswordReset;
 
-use crate::shop::{Answer, PASSWORD, Shop, eventually, random_name, with_shop, with_shop_of};
+use crate::shop::{Answer, PASSWORD, Shop, eventually, random_name, with_shop, with_shop_of, with_still_shop};
 
 const NEW: &str = "another horse";
 
@@ -21,7 +21,7 @@ async fn set(shop: &Shop, token: &str, password: &str) -> Answer {
 }
 
 /// The texts of the mails to an address, oldest first, as soon as there are so many.
-async fn mails_to(shop: &Shop, email: &str, count: usize) -> Vec<String> {
+pub async fn mails_to(shop: &Shop, email: &str, count: usize) -> Vec<String> {
     let url = format!("{}/store", shop.args.config().mail.endpoint().unwrap());
     eventually(&format!("{count} mails"), || async {
         let store: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
@@ -36,7 +36,7 @@ async fn mails_to(shop: &Shop, email: &str, count: usize) -> Vec<String> {
     .await
 }
 
-fn token_in(mail: &str) -> String {
+pub fn token_in(mail: &str) -> String {
     let (_, rest) = mail.split_once("/auth/password-reset/").unwrap();
     rest.split_whitespace().next().unwrap().to_owned()
 }
@@ -230,6 +230,69 @@ async fn requests_are_limited_by_account_apart_from_sign_ins() {
             assert_eq!(fourth.problem(), (429, "rate_limited".into()));
             let sign_in = from(5, "/auth/login", json!({ "email": "ann@example.com", "password": "x" })).await;
             assert_eq!(sign_in.status, 401);
+        },
+    )
+    .await;
+}
+
+/// The new password and the end of the sessions are one write: there is nothing between them that could fail.
+#[tokio::test]
+async fn a_reset_ends_sessions_without_a_second_step() {
+    with_still_shop(async |shop| {
+        let email = somebody();
+        let (session, cookie) = (shop.register(&email).await, shop.login(&email, PASSWORD).await.cookie());
+        assert_eq!(shop.get("/auth/me", &session).await.status, 200);
+        let user = shop.store.users.find_by_email(&email).await.unwrap().unwrap();
+        assert!(shop.store.users.reset_password(&user, &user.password_hash).await.unwrap());
+        shop.clock.advance(SignedDuration::from_millis(5_001));
+        assert_eq!(shop.get("/auth/me", &session).await.problem(), (401, "unauthenticated".into()));
+        assert_eq!(shop.refresh(&cookie).await.problem(), (401, "unauthenticated".into()));
+    })
+    .await;
+}
+
+/// The clock stands still: only who was told knows.
+#[tokio::test]
+async fn the_caches_are_told_of_a_reset() {
+    with_still_shop(async |shop| {
+        let email = somebody();
+        let session = shop.register(&email).await;
+        let token = token(shop, &email, 1).await;
+        assert_eq!(shop.get("/auth/me", &session).await.status, 200);
+        assert_eq!(set(shop, &token, NEW).await.status, 200);
+        assert_eq!(shop.get("/auth/me", &session).await.problem(), (401, "unauthenticated".into()));
+        let user = shop.store.users.find_by_email(&email).await.unwrap().unwrap();
+        assert_eq!(shop.store.sessions.live_of(&user.id, shop.clock.now()).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_has_set_a_new_password_can_sign_in_from_there_whatever_strangers_do() {
+    with_shop_of(
+        |args| {
+            args.set("--limit-auth-per-15-minutes", "4").unset("--staff-email").unset("--staff-password");
+            args.set("--trusted-proxies", "127.0.0.1");
+        },
+        async |shop| {
+            let email = somebody();
+            shop.register(&email).await;
+            let from = |n: u8, path: &str, body: Value| {
+                let request =
+                    shop.request(reqwest::Method::POST, path).header("x-forwarded-for", format!("203.0.113.{n}"));
+                crate::shop::send(request.json(&body))
+            };
+            let token = token(shop, &email, 1).await;
+            let path = format!("/auth/password-reset/{token}");
+            assert_eq!(from(1, &path, json!({ "password": NEW })).await.status, 200);
+            // The first attempt was to register.
+            for (n, status) in [(2, 401), (3, 401), (4, 401), (5, 429)] {
+                let guess = json!({ "email": email, "password": "wrong" });
+                assert_eq!(from(n, "/auth/login", guess).await.status, status);
+            }
+            let right = json!({ "email": email, "password": NEW });
+            assert_eq!(from(6, "/auth/login", right.clone()).await.status, 429);
+            assert_eq!(from(1, "/auth/login", right).await.status, 200);
         },
     )
     .await;

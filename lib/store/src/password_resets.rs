@@ -64,6 +64,12 @@ impl PasswordResets {
         Ok(self.collection.count_documents(younger).limit(limit).await?)
     }
 
+    /// Removes all that a user has asked for, and the mails that are owed with it. Idempotent.
+    pub async fn remove_all(&self, user: &UserId) -> Result<(), StoreError> {
+        self.collection.delete_many(doc! { "userId": user.as_str() }).await?;
+        Ok(())
+    }
+
     pub(crate) fn indexes() -> Vec<IndexModel> {
         let forget = IndexOptions::builder().expire_after(Duration::ZERO).build();
         vec![
