@@ -4,6 +4,10 @@
 #[path = "http/shop.rs"]
 mod shop;
 
+#[path = "senders/ses.rs"]
+#[expect(dead_code, reason = "the mail service of the senders' tests, of which these need little")]
+mod ses;
+
 #[path = "http/accounts.rs"]
 mod accounts;
 #[path = "http/auth.rs"]
@@ -34,6 +38,8 @@ mod idempotency;
 mod inventory;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/logs.rs"]
+mod logs;
 #[path = "http/mails.rs"]
 mod mails;
 #[path = "http/order_events.rs"]

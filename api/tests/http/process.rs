@@ -1,18 +1,23 @@
-//! The service as a process of its own, for what must be killed or measured.
+//! The service as a process of its own, for what must be killed, measured or listened to.
 
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
 
+use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
 };
 
-use crate::shop::{Args, Shop};
+use crate::shop::{Args, Shop, eventually};
 
 /// A running `shop-api`; killed when dropped.
 pub struct Process {
     child: Child,
     pub base: String,
+    pub log: Log,
 }
 
 impl Process {
@@ -27,7 +32,7 @@ impl Process {
         args.set("--log-level", "info");
         change(&mut args);
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop-api"));
-        command.arg("serve").args(args.flags()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg("serve").args(args.flags());
         command.env("MIMALLOC_ALLOW_THP", "0"); // as in the image
         for (name, value) in environment {
             match value {
@@ -35,18 +40,9 @@ impl Process {
                 None => command.env_remove(name),
             };
         }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let base = loop {
-            let line = lines.next_line().await.unwrap().expect("the process ended before it served");
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if let Some(address) = line["http_addr"].as_str() {
-                break format!("http://{address}");
-            }
-        };
-        // Whoever does not read what it logs would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, base }
+        let (child, log) = spawn(command);
+        let base = log.find("it serves", |line| Some(format!("http://{}", line["http_addr"].as_str()?))).await;
+        Self { child, base, log }
     }
 
     /// Ends it at once, as a crash does.
@@ -59,5 +55,43 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// Starts a process that is killed when it is dropped.
+pub fn spawn(mut command: Command) -> (Child, Log) {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let log = Log::default();
+    log.follow(child.stdout.take().unwrap());
+    log.follow(child.stderr.take().unwrap());
+    (child, log)
+}
+
+/// The lines that a process prints, to either stream. They are read all the time: a process whose output nobody takes
+/// stops.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn follow(&self, stream: impl AsyncRead + Unpin + Send + 'static) {
+        let (log, mut lines) = (self.clone(), BufReader::new(stream).lines());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                log.0.lock().unwrap().push(line);
+            }
+        });
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// What `look` finds in a line, as soon as there is one. Lines that are no JSON are passed over.
+    pub async fn find<T>(&self, what: &str, look: impl Fn(&Value) -> Option<T>) -> T {
+        eventually(what, || async {
+            self.lines().iter().find_map(|line| look(&serde_json::from_str(line).unwrap_or_default()))
+        })
+        .await
     }
 }

@@ -172,7 +172,7 @@ async fn a_forged_token_is_refused(#[case] forge: fn(&Forger) -> String) {
 }
 
 /// Writes the keys file of all replicas, as a changed Secret would be.
-fn write_keys(shop: &Shop, signing: &str, keys: &Value) {
+pub fn write_keys(shop: &Shop, signing: &str, keys: &Value) {
     let path = keys_file(shop);
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, json!({ "signing": signing, "keys": keys }).to_string()).unwrap();
