@@ -154,21 +154,9 @@ async fn another_replica_shows_a_write_within_a_second() {
     .await;
 }
 
-/// A link to the Redis of the tests, and the URL that goes through it.
-async fn redis_link() -> (Link, String) {
-    let url = Servers::from_environment().unwrap().redis_url.expose_secret().to_owned();
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, server) = authority.rsplit_once('@').map_or(("", authority), |(login, server)| (login, server));
-    let link = Link::to(server).await.unwrap();
-    let at = if login.is_empty() { "" } else { "@" };
-    let through = format!("{scheme}://{login}{at}{}/{path}", link.address());
-    (link, through)
-}
-
 #[tokio::test]
 async fn a_write_while_redis_is_away_is_not_undone_when_redis_comes_back() {
-    let (link, url) = redis_link().await;
+    let (link, url) = Link::to_redis(&Servers::from_environment().unwrap().redis_url).await.unwrap();
     let through = |args: &mut Args| {
         args.set("--redis-url", &url);
     };

@@ -24,7 +24,7 @@ const ONCE: QueueRules =
 const FLAGS: [&str; 2] = ["--max-receive-count", "1"];
 
 async fn with_hasty_shop(test: impl AsyncFnOnce(&Shop)) {
-    with_shop_and_queue(ONCE, |_| {}, test).await;
+    with_shop_and_queue(ONCE, test).await;
 }
 
 async fn redrive(shop: &Shop, staff: &str, body: &Value) -> (StatusCode, Value) {

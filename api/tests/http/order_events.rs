@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use reqwest::Method;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_api::{
     keys::Keys,
     service::sessions::{Origin, Sessions},
     tokens::Tokens,
 };
-use shop_domain::{account::Role, id::UserId, order::Status};
-use shop_harness::{Link, bits, eventually};
-use shop_store::{orders::Viewer, session_cache::SessionCache, users::User};
+use shop_domain::{id::UserId, order::Status};
+use shop_harness::{Link, customer, eventually};
+use shop_store::{orders::Viewer, session_cache::SessionCache};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -186,13 +185,7 @@ async fn without_redis_a_change_is_told_by_asking_the_database() {
 #[tokio::test]
 async fn a_redis_that_is_cut_hangs_and_comes_back_costs_no_change() {
     with_shop(async |shop| {
-        let url = shop.ground.servers.redis_url.expose_secret().to_owned();
-        let (scheme, server) = url.split_once("://").unwrap();
-        let (login, server) = server.rsplit_once('@').map_or(("", server), |(login, server)| (login, server));
-        let server = server.split('/').next().unwrap();
-        let link = Link::to(server).await.unwrap();
-        let at = if login.is_empty() { "" } else { "@" };
-        let through = format!("{scheme}://{login}{at}{}", link.address());
+        let (link, through) = Link::to_redis(&shop.ground.servers.redis_url).await.unwrap();
         let other = shop.replica(|args| {
             args.set("--redis-url", through);
         });
@@ -339,15 +332,7 @@ async fn tokens(shop: &Shop, accounts: usize) -> Vec<(UserId, String)> {
     let sessions = Sessions::new(shop.store.clone(), tokens, SessionCache::disabled(), shop.clock.clone());
     let mut made = Vec::new();
     for at in 0..accounts {
-        let user = User {
-            id: UserId::from_bits(bits().unwrap()),
-            email: format!("follower-{at}@example.com"),
-            password_hash: String::new(),
-            role: Role::Customer,
-            created_at: shop.clock.now(),
-            password_version: 0,
-            known_addresses: Vec::new(),
-        };
+        let user = customer(format!("follower-{at}@example.com"), shop.clock.now()).unwrap();
         shop.store.users.create(&user).await.unwrap();
         made.push((user.id.clone(), sessions.open(&user, &Origin::default()).await.unwrap().access));
     }

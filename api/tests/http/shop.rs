@@ -152,17 +152,12 @@ pub async fn with_shop_of(change: impl FnOnce(&mut Args), test: impl AsyncFnOnce
 pub async fn with_still_shop(test: impl AsyncFnOnce(&Shop)) {
     // Whole seconds: the database keeps milliseconds, and ten seconds are to be ten seconds.
     let now = Timestamp::from_second(Clock::system().now().as_second()).unwrap();
-    with_shop_at(Clock::manual(now), |_| {}, test).await;
-}
-
-/// The same with this clock.
-pub async fn with_shop_at(clock: Clock, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
-    with_shop_as(QueueRules::default(), clock, change, test).await;
+    with_shop_as(QueueRules::default(), Clock::manual(now), |_| {}, test).await;
 }
 
 /// The same with a queue of these rules.
-pub async fn with_shop_and_queue(rules: QueueRules, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {
-    with_shop_as(rules, Clock::system(), change, test).await;
+pub async fn with_shop_and_queue(rules: QueueRules, test: impl AsyncFnOnce(&Shop)) {
+    with_shop_as(rules, Clock::system(), |_| {}, test).await;
 }
 
 async fn with_shop_as(rules: QueueRules, clock: Clock, change: impl FnOnce(&mut Args), test: impl AsyncFnOnce(&Shop)) {

@@ -16,14 +16,13 @@ use shop_api::{
     service::sessions::{Origin, Sessions},
     tokens::Tokens,
 };
-use shop_domain::{account::Role, id::UserId, order::Status};
-use shop_harness::{QueueRules, bits, eventually};
+use shop_domain::order::Status;
+use shop_harness::{QueueRules, customer, eventually};
 use shop_runtime::{clock::Clock, ids, queue::Queue};
 use shop_store::{
     Store,
     orders::{Listing, Viewer},
     session_cache::SessionCache,
-    users::User,
 };
 
 use crate::{
@@ -109,15 +108,7 @@ impl Ground {
     }
 
     async fn enrol(&self, sessions: &Sessions, n: usize) -> Result<Account> {
-        let user = User {
-            id: UserId::from_bits(bits()?),
-            email: format!("buyer-{n}@example.com"),
-            password_hash: "no password opens this account".to_owned(),
-            role: Role::Customer,
-            created_at: Clock::system().now(),
-            password_version: 0,
-            known_addresses: Vec::new(),
-        };
+        let user = customer(format!("buyer-{n}@example.com"), Clock::system().now())?;
         self.shop.store.users.create(&user).await?;
         Ok(Account::with_token(sessions.open(&user, &Origin::default()).await?.access))
     }

@@ -10,6 +10,7 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use shop_domain::{
+    account::Role,
     id::{AdjustmentId, ClaimId, OrderId, OutboxId, ProductId, UserId},
     money::Money,
     order::{OrderLine, Status},
@@ -22,6 +23,7 @@ use shop_store::{
     outbox::{OutboxEntry, OutboxKind, PendingSend},
     products::{ProductFacts, Search, Sort, StockFilter},
     stock::{Cause, Crossing, Movement},
+    users::User,
 };
 
 use crate::Shop;
@@ -34,6 +36,19 @@ pub fn bits() -> anyhow::Result<[u8; 12]> {
 /// The buyer of all test orders.
 pub fn buyer() -> BuyerEmail {
     BuyerEmail::new("buyer@example.org")
+}
+
+/// A customer's account, which no password opens: hashing one takes longer than most tests.
+pub fn customer(email: impl Into<String>, now: Timestamp) -> anyhow::Result<User> {
+    Ok(User {
+        id: UserId::from_bits(bits()?),
+        email: email.into(),
+        password_hash: "no password opens this account".into(),
+        role: Role::Customer,
+        password_version: 0,
+        known_addresses: Vec::new(),
+        created_at: now,
+    })
 }
 
 impl Shop {

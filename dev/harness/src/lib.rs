@@ -9,7 +9,7 @@ mod tls;
 
 use std::time::Duration;
 
-pub use fixtures::{bits, buyer};
+pub use fixtures::{bits, buyer, customer};
 pub use link::{Link, Step};
 pub use servers::Servers;
 pub use shop::{QueueKind, QueueRules, Shop, with_shop, with_shop_of};

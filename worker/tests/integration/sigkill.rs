@@ -2,10 +2,8 @@
 
 use std::{process::Stdio, time::Duration};
 
-use anyhow::Context;
 use jiff::Timestamp;
 use rstest::rstest;
-use secrecy::ExposeSecret;
 use shop_domain::{id::OrderId, message::Message, order::Status};
 use shop_harness::{Link, QueueKind, QueueRules, Shop, Step, bits, eventually, with_shop_of};
 use shop_store::orders::OrderDocument;
@@ -67,13 +65,9 @@ async fn a_kill_at_any_step_loses_and_doubles_nothing(
     with_shop_of(PATIENT, async |shop| {
         let product = shop.stocked(5).await?;
         let (mongodb, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
-        let redis_url = shop.servers.redis_url.expose_secret();
-        let (before, redis_server) = redis_url.rsplit_once('@').context("no password for Redis")?;
-        let (redis_server, database) = redis_server.split_once('/').unwrap_or((redis_server, "0"));
-        let redis = Link::to(redis_server).await?;
+        let (redis, redis_url) = Link::to_redis(&shop.servers.redis_url).await?;
         let sqs = Link::to(shop.servers.sqs_endpoint.trim_start_matches("http://")).await?;
-        let (redis_url, endpoint) =
-            (format!("{before}@{}/{database}", redis.address()), format!("http://{}", sqs.address()));
+        let endpoint = format!("http://{}", sqs.address());
         let link = match at {
             At::MongoDb => &mongodb,
             At::Redis => &redis,

@@ -1,27 +1,15 @@
 //! Accounts that several replicas set at once.
 
 use jiff::Timestamp;
-use shop_domain::{account::Role, id::UserId};
-use shop_harness::{bits, with_shop};
+use shop_domain::account::Role;
+use shop_harness::{customer, with_shop};
 use shop_store::users::{User, UserListing};
-
-fn user(email: &str) -> anyhow::Result<User> {
-    Ok(User {
-        id: UserId::from_bits(bits()?),
-        email: email.into(),
-        password_hash: "old".into(),
-        role: Role::Customer,
-        password_version: 0,
-        known_addresses: Vec::new(),
-        created_at: Timestamp::UNIX_EPOCH,
-    })
-}
 
 #[tokio::test]
 async fn an_account_becomes_staff_only_as_it_was_read() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let users = &shop.store.users;
-        let seen = user("boss@example.com")?;
+        let seen = customer("boss@example.com", Timestamp::UNIX_EPOCH)?;
         users.create(&seen).await?;
         let made = users.make_staff(&seen, "new").await?;
         assert_eq!(users.make_staff(&seen, "newer").await?, None, "another replica was faster");
@@ -36,7 +24,7 @@ async fn an_account_becomes_staff_only_as_it_was_read() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_twenty_latest_addresses_are_known() -> anyhow::Result<()> {
     with_shop(async |shop| {
-        let (users, ann) = (&shop.store.users, user("ann@example.com")?);
+        let (users, ann) = (&shop.store.users, customer("ann@example.com", Timestamp::UNIX_EPOCH)?);
         users.create(&ann).await?;
         let at = Timestamp::from_second;
         for second in 1..=21 {
@@ -60,7 +48,7 @@ async fn accounts_are_listed_in_the_order_of_their_addresses() -> anyhow::Result
     with_shop(async |shop| {
         let users = &shop.store.users;
         for email in ["b@example.com", "å@example.com", "a@example.com", "a\u{10ffff}@example.com"] {
-            users.create(&user(email)?).await?;
+            users.create(&customer(email, Timestamp::UNIX_EPOCH)?).await?;
         }
         let listed = async |prefix: &str, after: Option<&str>, limit| {
             let listing = UserListing { prefix: prefix.into(), after: after.map(Into::into), limit };

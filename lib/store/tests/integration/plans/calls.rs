@@ -8,7 +8,7 @@ use shop_domain::{
     message::Message,
     order::{FailureClass, Status},
 };
-use shop_harness::{Shop, bits, buyer};
+use shop_harness::{Shop, bits, buyer, customer};
 use shop_store::{
     StoreError,
     adjustments::{AdjustmentOutcome, NewAdjustment},
@@ -22,7 +22,7 @@ use shop_store::{
     products::{ProductFacts, Search, Seen, Sort, StockFilter},
     sessions::{Refresh, Rotation, Session},
     stock::{Cause, Crossing, Movement},
-    users::{User, UserListing},
+    users::UserListing,
 };
 
 /// What a page holds at most, and the one entry that tells whether there is another.
@@ -242,20 +242,8 @@ async fn dead_letters(shop: &Shop, product: &ProductId) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn user(email: &str) -> anyhow::Result<User> {
-    Ok(User {
-        id: UserId::from_bits(bits()?),
-        email: email.into(),
-        password_hash: "hash".into(),
-        role: Role::Customer,
-        created_at: now(),
-        password_version: 0,
-        known_addresses: Vec::new(),
-    })
-}
-
 async fn accounts(shop: &Shop) -> anyhow::Result<()> {
-    let (users, user) = (&shop.store.users, user("ann@example.com")?);
+    let (users, user) = (&shop.store.users, customer("ann@example.com", now())?);
     users.create(&user).await?;
     users.find(&user.id).await?;
     users.find_by_email(&user.email).await?;
@@ -271,10 +259,10 @@ async fn accounts(shop: &Shop) -> anyhow::Result<()> {
     }
     users.set_role(&user.id, Role::Customer).await?;
     let mut tx = shop.store.begin().await?;
-    assert!(users.change_password_in(&mut tx, &user, "hash").await?);
+    assert!(users.change_password_in(&mut tx, &user, &user.password_hash).await?);
     tx.commit().await?;
-    assert!(users.reset_password(&user, "hash").await?);
-    users.make_staff(&user, "hash").await?;
+    assert!(users.reset_password(&user, &user.password_hash).await?);
+    users.make_staff(&user, &user.password_hash).await?;
     users.replace_hash(&user, "other").await?;
     users.remove(&user.id).await?;
     let erasures = &shop.store.erasures;
