@@ -175,9 +175,10 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let relay = start_senders(&config, &base)?;
     let app = build(&config, &base, relay);
     app.limits.keep_small(&shutdown);
-    eraser::spawn(app.erasure.clone(), &shutdown);
+    eraser::spawn(app.erasure.clone(), app.gate.clone(), &shutdown);
     order_events::spawn(WatchDeps {
         orders: base.store.orders.clone(),
+        gate: app.gate.clone(),
         news: base.redis.as_ref().map(OrderNews::new),
         followers: app.order_events.clone(),
         shutdown: shutdown.clone(),
@@ -224,10 +225,11 @@ struct Base {
 
 /// Starts what works beside the requests: relay, mailer, sweeper.
 fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError> {
-    let queue = base.queue.clone();
+    let (queue, gate) = (base.queue.clone(), base.store.gate.clone());
     let (clock, shutdown, metrics) = (base.clock.clone(), base.shutdown.clone(), base.metrics.clone());
     mailer::spawn(MailerDeps {
         mails: base.store.mails.clone(),
+        gate: gate.clone(),
         suppressed_addresses: base.store.suppressed_addresses.clone(),
         leases: base.store.leases.clone(),
         ses: base.ses.clone(),
@@ -241,12 +243,13 @@ fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartError
     })?;
     sweeper::spawn(SweeperDeps {
         unfinished: base.store.unfinished.clone(),
+        gate: gate.clone(),
         queue: queue.clone(),
         clock: clock.clone(),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
     });
-    Ok(relay::spawn(RelayDeps { outbox: base.store.outbox.clone(), queue, clock, shutdown, metrics }))
+    Ok(relay::spawn(RelayDeps { outbox: base.store.outbox.clone(), gate, queue, clock, shutdown, metrics }))
 }
 
 /// What replicas share while Redis answers.

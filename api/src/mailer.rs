@@ -25,6 +25,7 @@ use shop_runtime::{
 };
 use shop_store::{
     StoreError,
+    gate::Gate,
     leases::{LeaseRequest, Leases},
     mails::{Mails, PendingMail},
     outbox::Taking,
@@ -58,6 +59,7 @@ const IDLE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct MailerDeps {
     pub mails: Mails,
+    pub gate: Gate,
     pub suppressed_addresses: SuppressedAddresses,
     pub leases: Leases,
     pub ses: aws_sdk_ses::Client,
@@ -153,7 +155,7 @@ impl Mailer {
             failures = failed;
             draining.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
-        if let Err(error) = self.deps.leases.release(LEASE, &self.holder).await {
+        if let Err(error) = self.deps.gate.guard(self.deps.leases.release(LEASE, &self.holder)).await {
             tracing::debug!(error = chain(&error), "the mailer's lease runs out by itself");
         }
     }
@@ -236,7 +238,8 @@ impl Mailer {
     }
 
     async fn suppressed_among(&self, mails: &VecDeque<PendingMail>) -> Result<Suppressed, RoundError> {
-        let suppressed = self.deps.suppressed_addresses.among(mails.iter().map(|mail| &mail.to)).await;
+        let among = self.deps.suppressed_addresses.among(mails.iter().map(|mail| &mail.to));
+        let suppressed = self.deps.gate.guard(among).await;
         if suppressed.is_err() {
             self.give_back(mails).await;
         }
@@ -247,7 +250,7 @@ impl Mailer {
     async fn give_back(&self, mails: &VecDeque<PendingMail>) {
         let now = self.deps.clock.now();
         for mail in mails {
-            if let Err(error) = self.deps.mails.put_back(mail, now).await {
+            if let Err(error) = self.deps.gate.guard(self.deps.mails.put_back(mail, now)).await {
                 tracing::debug!(error = chain(&error), "mails that were not begun keep their claim");
                 return;
             }
@@ -258,7 +261,7 @@ impl Mailer {
         let now = self.deps.clock.now();
         let until = now.checked_add(LEASE_LIFE)?;
         let wish = LeaseRequest { name: LEASE, holder: self.holder.clone(), now, until };
-        Ok(self.deps.leases.hold(&wish).await?)
+        Ok(self.deps.gate.guard(self.deps.leases.hold(&wish)).await?)
     }
 
     /// Keeps the lease while a round lasts; returns only when another process has it.
@@ -276,6 +279,6 @@ impl Mailer {
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let limit = i64::from(self.deps.per_second.get().min(ROUND));
         let taking = Taking { claim, now, until: now.checked_add(CLAIM_LIFE)?, limit };
-        Ok(self.deps.mails.take(&taking).await?.into())
+        Ok(self.deps.gate.guard(self.deps.mails.take(&taking)).await?.into())
     }
 }

@@ -7,6 +7,7 @@ use shop_domain::id::OrderId;
 use shop_runtime::{shutdown::Shutdown, telemetry::chain};
 use shop_store::{
     StoreError,
+    gate::Gate,
     order_events::{EventsError, OrderEvents as News},
     orders::Orders,
 };
@@ -23,6 +24,7 @@ const BATCH: usize = 1_000;
 /// What the watch works with.
 pub struct WatchDeps {
     pub orders: Orders,
+    pub gate: Gate,
     /// Without Redis there is none.
     pub news: Option<News>,
     pub followers: OrderEvents,
@@ -31,9 +33,9 @@ pub struct WatchDeps {
 
 /// Starts the watch. It ends with the process: no stream outlives the beginning of the drain.
 pub fn spawn(deps: WatchDeps) {
-    let WatchDeps { orders, news, followers, shutdown } = deps;
+    let WatchDeps { orders, gate, news, followers, shutdown } = deps;
     let hearing = watch::Sender::new(false);
-    let look = look(orders, followers.clone(), hearing.subscribe());
+    let look = look((orders, gate), followers.clone(), hearing.subscribe());
     shutdown.spawn_detached(async move {
         tokio::join!(listen(news, followers, hearing), look);
     });
@@ -65,9 +67,9 @@ async fn hear(news: &News, followers: &OrderEvents, hearing: &watch::Sender<bool
 }
 
 /// Looks at once when the hearing comes or goes: what was said meanwhile was said to nobody.
-async fn look(orders: Orders, followers: OrderEvents, mut hearing: watch::Receiver<bool>) {
+async fn look((orders, gate): (Orders, Gate), followers: OrderEvents, mut hearing: watch::Receiver<bool>) {
     loop {
-        if let Err(error) = look_up(&orders, &followers, followers.watched()).await {
+        if let Err(error) = gate.guard(look_up(&orders, &followers, followers.watched())).await {
             tracing::debug!(error = chain(&error), "followed orders cannot be read, trying again");
         }
         let pause = if *hearing.borrow_and_update() { HEARING } else { DEAF };

@@ -8,7 +8,7 @@ mod send;
 use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use shop_domain::id::ClaimId;
 use shop_runtime::{
     clock::Clock,
@@ -20,6 +20,7 @@ use shop_runtime::{
 };
 use shop_store::{
     StoreError,
+    gate::Gate,
     outbox::{Outbox, PendingSend, Taking},
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -43,6 +44,7 @@ const LEASE: SignedDuration = SignedDuration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct RelayDeps {
     pub outbox: Outbox,
+    pub gate: Gate,
     pub queue: Queue,
     pub clock: Clock,
     pub shutdown: Shutdown,
@@ -125,7 +127,8 @@ impl Relay {
         }
     }
 
-    /// Sends until nothing is overdue, or until the process must leave: the rest is sent when its lease is over.
+    /// Sends until nothing is overdue, until the queue does not answer, or until the process must leave: the rest is then
+    /// sent when its lease is over.
     async fn send_overdue(&self, draining: &CancellationToken) -> Result<(), RelayError> {
         while !draining.is_cancelled() {
             let taken = self.take_overdue().await?;
@@ -133,8 +136,15 @@ impl Relay {
                 break;
             }
             tracing::info!(entries = taken.len(), "sending overdue outbox entries");
-            for batch in taken.chunks(BATCH).take_while(|_| !draining.is_cancelled()) {
-                self.dispatch(batch.to_vec()).await;
+            let mut rest = taken.as_slice();
+            while !rest.is_empty() && !draining.is_cancelled() {
+                let (batch, later) = rest.split_at(rest.len().min(BATCH));
+                rest = later;
+                if !self.dispatch(batch.to_vec()).await {
+                    // Each of the others would wait as long to find the same.
+                    self.postpone(rest, pace::away_until(self.deps.clock.now())).await;
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -144,28 +154,35 @@ impl Relay {
         let now = self.deps.clock.now();
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let taking = Taking { claim, now, until: now.checked_add(LEASE)?, limit: ROUND };
-        Ok(self.deps.outbox.take_sends(&taking).await?)
+        Ok(self.deps.gate.guard(self.deps.outbox.take_sends(&taking)).await?)
     }
 
-    /// Sends one batch; removes what the queue took and leaves the rest for later.
-    async fn dispatch(&self, batch: Vec<PendingSend>) {
+    /// Sends one batch; removes what the queue took and leaves the rest for later. Whether the queue answered.
+    async fn dispatch(&self, batch: Vec<PendingSend>) -> bool {
         let report = send::send(&self.deps.queue, batch).await;
         self.metrics.count(&report);
         if let Some(error) = &report.error {
             tracing::warn!(error = error.as_str(), entries = report.unsent.len(), "queue did not take outbox entries");
         }
-        let removed =
-            (|| self.deps.outbox.remove(&report.sent)).retry(while_leased()).when(StoreError::is_transient).await;
-        if let Err(error) = removed {
+        let Self { deps: RelayDeps { outbox, gate, .. }, .. } = self;
+        let remove = || gate.guard(outbox.remove(&report.sent));
+        if let Err(error) = remove.retry(while_leased()).when(StoreError::is_transient).await {
             // They are sent again when their lease is over; the worker settles an order once.
             tracing::warn!(error = chain(&error), entries = report.sent.len(), "sent entries stay in the outbox");
         }
         let now = self.deps.clock.now();
-        for send in &report.unsent {
-            let due_at = pace::retry_at(now, send.attempts);
-            if let Err(error) = self.deps.outbox.postpone(std::slice::from_ref(send), due_at).await {
-                tracing::debug!(error = chain(&error), "an unsent entry keeps its lease");
-            }
+        if report.is_away {
+            self.postpone(&report.unsent, pace::away_until(now)).await;
+        }
+        for refused in report.unsent.iter().filter(|_| !report.is_away) {
+            self.postpone(std::slice::from_ref(refused), pace::retry_at(now, refused.attempts)).await;
+        }
+        !report.is_away
+    }
+
+    async fn postpone(&self, unsent: &[PendingSend], due_at: Timestamp) {
+        if let Err(error) = self.deps.gate.guard(self.deps.outbox.postpone(unsent, due_at)).await {
+            tracing::debug!(error = chain(&error), entries = unsent.len(), "unsent entries keep their lease");
         }
     }
 }

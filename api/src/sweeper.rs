@@ -16,6 +16,7 @@ use shop_runtime::{
 };
 use shop_store::{
     StoreError,
+    gate::Gate,
     outbox::{OutboxEntry, OutboxKind},
     unfinished::{Forgotten, Unfinished},
 };
@@ -31,6 +32,7 @@ const PATIENCE: [SignedDuration; 3] =
 #[derive(Debug, Clone)]
 pub struct SweeperDeps {
     pub unfinished: Unfinished,
+    pub gate: Gate,
     pub queue: Queue,
     pub clock: Clock,
     pub shutdown: Shutdown,
@@ -91,7 +93,8 @@ impl Sweeper {
     async fn run(self) {
         let draining = self.deps.shutdown.draining();
         while draining.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            if let Err(error) = self.sweep().await {
+            // Dropped at any point it does no harm: each change is conditional, and the next look finds the rest.
+            if let Some(Err(error)) = self.deps.gate.while_open(self.sweep()).await {
                 tracing::warn!(error = chain(&error), "sweep failed, trying again");
             }
         }

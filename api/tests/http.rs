@@ -32,6 +32,8 @@ mod degraded;
 mod doctor;
 #[path = "http/document.rs"]
 mod document;
+#[path = "http/events.rs"]
+mod events;
 #[path = "http/idempotency.rs"]
 mod idempotency;
 #[path = "http/inventory.rs"]
@@ -48,8 +50,6 @@ mod order_events;
 mod orders;
 #[path = "http/original_defects.rs"]
 mod original_defects;
-#[path = "http/outage.rs"]
-mod outage;
 #[path = "http/password_reset.rs"]
 mod password_reset;
 #[path = "http/process.rs"]
@@ -64,5 +64,7 @@ mod staff;
 mod tls;
 #[path = "http/tokens.rs"]
 mod tokens;
+#[path = "http/tour.rs"]
+mod tour;
 #[path = "http/users.rs"]
 mod users;

@@ -110,9 +110,9 @@ pub fn deadline(shutdown: &Shutdown, after: Duration) -> CancellationToken {
     deadline
 }
 
-/// 1 s after the first failure, doubled up to 30 s.
+/// 1 s after the first failure, doubled up to 4 s: the end of an outage is noticed soon, however long it was.
 fn pause(failures: u32) -> Duration {
-    Duration::from_secs((1_u64 << failures.clamp(1, 6).saturating_sub(1)).min(30))
+    Duration::from_secs(1 << (failures.clamp(1, 3) - 1))
 }
 
 #[cfg(test)]
@@ -125,9 +125,9 @@ mod tests {
     #[case(0, 1)]
     #[case(1, 1)]
     #[case(3, 4)]
-    #[case(6, 30)]
-    #[case(u32::MAX, 30)]
-    fn pauses_grow_to_half_a_minute(#[case] failures: u32, #[case] seconds: u64) {
+    #[case(4, 4)]
+    #[case(u32::MAX, 4)]
+    fn pauses_grow_to_four_seconds(#[case] failures: u32, #[case] seconds: u64) {
         assert_eq!(pause(failures), Duration::from_secs(seconds));
     }
 

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::{
-    config::{Builder, retry::RetryConfig},
     error::BuildError,
     types::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
@@ -12,7 +11,7 @@ use aws_sdk_sqs::{
 };
 use jiff::Timestamp;
 use shop_runtime::{
-    ids,
+    aws, ids,
     queue::{Queue, QueueError},
     telemetry::chain,
     trace::TRACEPARENT,
@@ -79,7 +78,7 @@ impl Inbox {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_attribute_names(TRACEPARENT)
             .customize()
-            .config_override(Builder::new().retry_config(RetryConfig::disabled()))
+            .config_override(aws::long_poll())
             .send()
             .await
             .map_err(|error| DeliveryError::Request(error.into()))?;

@@ -98,7 +98,7 @@ impl Mailer {
         }
         self.metrics.held.inc();
         let due_at = pace::due_again_at(self.deps.clock.now(), fault);
-        if let Err(error) = self.deps.mails.put_back(mail, due_at).await {
+        if let Err(error) = self.deps.gate.guard(self.deps.mails.put_back(mail, due_at)).await {
             tracing::debug!(about, error = chain(&error), "the mail keeps its claim");
         }
     }
@@ -106,7 +106,8 @@ impl Mailer {
     /// Sends nothing more to the address, and gives this mail up.
     async fn suppress(&self, mail: &PendingMail, code: &str) {
         let now = self.deps.clock.now();
-        if let Err(error) = self.deps.suppressed_addresses.suppress(&mail.to, code, now).await {
+        let suppress = self.deps.suppressed_addresses.suppress(&mail.to, code, now);
+        if let Err(error) = self.deps.gate.guard(suppress).await {
             tracing::warn!(about = mail.about(), error = chain(&error), "a rejected address is not suppressed yet");
             return;
         }
@@ -127,7 +128,7 @@ impl Mailer {
         }
         let due_at = pace::retry_at(self.deps.clock.now(), attempts);
         tracing::warn!(about, kind, attempts, error, retry_at = %due_at, "mail not sent");
-        if let Err(error) = self.deps.mails.postpone(mail, due_at).await {
+        if let Err(error) = self.deps.gate.guard(self.deps.mails.postpone(mail, due_at)).await {
             tracing::debug!(about, error = chain(&error), "the mail keeps its claim");
         }
         Outcome::NotSent
@@ -136,7 +137,7 @@ impl Mailer {
     /// Nobody is to get the mail any more.
     async fn drop(&self, mail: &PendingMail) {
         let about = mail.about();
-        match self.deps.mails.drop(mail).await {
+        match self.deps.gate.guard(self.deps.mails.drop(mail)).await {
             Ok(_) => tracing::debug!(about, "a mail that nobody is to get any more is dropped"),
             Err(error) => tracing::debug!(about, error = chain(&error), "the mail keeps its claim"),
         }
@@ -146,7 +147,7 @@ impl Mailer {
         // A suppressed mail was not offered this time.
         let attempts = mail.attempts.saturating_sub(u32::from(state == MailState::Suppressed));
         let end = Conclusion { state, reason, attempts, at: self.deps.clock.now() };
-        let conclude = || self.deps.mails.conclude(mail, &end);
+        let conclude = || self.deps.gate.guard(self.deps.mails.conclude(mail, &end));
         if let Err(error) = conclude.retry(while_claimed()).when(StoreError::is_transient).await {
             // A sent mail is sent a second time when the claim is over: better twice than never.
             let about = mail.about();

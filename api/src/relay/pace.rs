@@ -33,7 +33,12 @@ pub fn poll_interval() -> Duration {
     Duration::from_millis(800 + u64::from(jitter) * 400 / 256)
 }
 
-/// When an entry that was taken `attempts` times is tried again: 1 s, doubled up to a minute.
+/// When entries that found no queue are tried again: soon, however long the outage is.
+pub fn away_until(now: Timestamp) -> Timestamp {
+    now.saturating_add(SignedDuration::from_secs(2)).unwrap_or(now)
+}
+
+/// When an entry that the queue refused after it was taken `attempts` times is tried again: 1 s, doubled up to a minute.
 pub fn retry_at(now: Timestamp, attempts: u32) -> Timestamp {
     let seconds = (1_i64 << attempts.clamp(1, 7).saturating_sub(1)).min(60);
     now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(now)

@@ -17,6 +17,8 @@ use tracing::{Span, field::Empty};
 pub struct SendReport {
     pub sent: Vec<PendingSend>,
     pub unsent: Vec<PendingSend>,
+    /// The queue did not answer at all: no fault of the entries.
+    pub is_away: bool,
     /// The first failure, for the log.
     pub error: Option<String>,
 }
@@ -37,13 +39,13 @@ pub async fn send(queue: &Queue, batch: Vec<PendingSend>) -> SendReport {
                     sent.push(entry);
                 }
             }
-            SendReport { sent, unsent, error }
+            SendReport { sent, unsent, error, is_away: false }
         }
         Err(error) => {
             for (span, _) in &spans {
                 trace::failed(span);
             }
-            SendReport { sent: Vec::new(), unsent: batch, error: Some(chain(error.as_ref())) }
+            SendReport { sent: Vec::new(), unsent: batch, error: Some(chain(error.as_ref())), is_away: true }
         }
     }
 }

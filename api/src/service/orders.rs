@@ -184,7 +184,7 @@ impl Orders {
         if found.as_ref().is_none_or(|view| view.version >= version) {
             return Ok(found);
         }
-        let Some(order) = self.store.orders.find(id, &viewer_of(viewer)).await? else { return Ok(None) };
+        let Some(order) = self.stored(viewer, id).await? else { return Ok(None) };
         let view = Arc::new(order.view());
         self.views.insert(key, Arc::clone(&view)).await;
         self.redis.put(&view).await;
@@ -270,10 +270,15 @@ impl Orders {
         if let Some(view) = self.redis.get(id).await {
             return if may_see(viewer, &view) { Ok(Arc::new(view)) } else { Err(Miss::Absent) };
         }
-        let order = self.store.orders.find(id, &viewer_of(viewer)).await?.ok_or(Miss::Absent)?;
+        let order = self.stored(viewer, id).await?.ok_or(Miss::Absent)?;
         let view = order.view();
         self.redis.put(&view).await;
         Ok(Arc::new(view))
+    }
+
+    /// Several may wait for this one answer, and streams are under no request's limit: it must not outlast an outage.
+    async fn stored(&self, viewer: &Principal, id: &OrderId) -> Result<Option<OrderDocument>, StoreError> {
+        self.store.gate.guard(self.store.orders.find(id, &viewer_of(viewer))).await
     }
 }
 

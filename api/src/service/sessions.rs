@@ -222,8 +222,13 @@ impl Sessions {
         Ok(answer)
     }
 
-    /// The user is read before the session: a change of the password keeps one session, and moves both on at once.
+    /// Several may wait for this one answer: it must not outlast an outage.
     async fn ask(&self, bearer: &Bearer) -> Result<SessionAnswer, StoreError> {
+        self.store.gate.guard(self.read(bearer)).await
+    }
+
+    /// The user is read before the session: a change of the password keeps one session, and moves both on at once.
+    async fn read(&self, bearer: &Bearer) -> Result<SessionAnswer, StoreError> {
         let asked_at = self.clock.now();
         let over = SessionAnswer { holder: None, asked_at };
         let Some(user) = self.store.users.find(&bearer.user).await? else { return Ok(over) };

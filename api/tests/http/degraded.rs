@@ -1,4 +1,5 @@
-//! A server that is down costs its feature, not the service.
+//! Starting and being slow: what is missing or wrong is named, and nothing waits for ever. Servers that are down: see
+//! the tests of degradation.
 
 use std::{io, time::Duration};
 
@@ -6,26 +7,15 @@ use axum::body::Bytes;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use reqwest::Method;
-use serde_json::json;
 use shop_api::app::{self, StartError, Surroundings};
 
-use crate::shop::{Args, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, send, with_shop, with_shop_of};
+use crate::{
+    shop::{Args, send, with_shop, with_shop_of},
+    tour::everything_works,
+};
 
 /// Nobody listens there.
 const DOWN: &str = "127.0.0.1:9";
-
-#[tokio::test]
-async fn without_redis_everything_works() {
-    with_shop_of(
-        |args| {
-            args.set("--redis-url", format!("redis://{DOWN}"));
-        },
-        async |shop| {
-            everything_works(shop).await;
-        },
-    )
-    .await;
-}
 
 #[tokio::test]
 async fn with_no_redis_configured_everything_works() {
@@ -37,56 +27,6 @@ async fn with_no_redis_configured_everything_works() {
             everything_works(shop).await;
         },
     )
-    .await;
-}
-
-#[tokio::test]
-async fn without_queue_and_mail_orders_are_accepted() {
-    with_shop_of(
-        |args| {
-            args.set("--sqs-endpoint", format!("http://{DOWN}")).set("--ses-endpoint", format!("http://{DOWN}"));
-        },
-        async |shop| {
-            everything_works(shop).await;
-        },
-    )
-    .await;
-}
-
-async fn everything_works(shop: &Shop) {
-    let token = shop.customer().await;
-    let id = shop.order(&token, Some("k"), DOCUMENTED_ORDER).await.json()["orderId"].as_str().unwrap().to_owned();
-    let again = shop.order(&token, Some("k"), DOCUMENTED_ORDER).await;
-    assert_eq!((again.json()["orderId"].as_str(), again.header("idempotency-replayed")), (Some(id.as_str()), "true"));
-    let started = tokio::time::Instant::now();
-    for _ in 0..20 {
-        assert_eq!(shop.get(&format!("/orders/{id}"), &token).await.json()["status"], "Pending");
-        assert_eq!(shop.get(&format!("/products/{MOUSE}"), "").await.status, 200);
-        assert_eq!(shop.get("/products", "").await.status, 200);
-    }
-    assert!(started.elapsed() < Duration::from_secs(5), "60 reads took {:?}", started.elapsed());
-    let staff = shop.staff().await;
-    let body = json!({ "name": "Mouse", "description": "", "price": 1 });
-    assert_eq!(shop.put(&format!("/products/{MOUSE}"), &staff, &body).await.status, 200);
-    assert_eq!(shop.get(&format!("/products/{MOUSE}"), "").await.json()["price"], 1);
-}
-
-#[tokio::test]
-async fn without_mongodb_the_service_starts_is_not_ready_and_says_try_again() {
-    let away = |args: &mut Args| {
-        args.set("--mongodb-uri", format!("mongodb://{DOWN}/?serverSelectionTimeoutMS=200"));
-    };
-    with_shop_of(away, async |shop| {
-        let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
-        assert_eq!(ready.status, 503);
-        assert!(ready.text.contains("mongodb"), "{ready:?}");
-        assert_eq!(shop.get("//health", "").await.status, 200);
-        let answer = shop.login("ann@example.com", PASSWORD).await;
-        assert_eq!(answer.problem(), (503, "unavailable".into()));
-        assert!(!answer.header("retry-after").is_empty());
-        assert!(!answer.text.to_lowercase().contains("mongo"), "nothing of the inside: {answer:?}");
-        assert_eq!(shop.get("/products", "").await.problem(), (503, "unavailable".into()));
-    })
     .await;
 }
 

@@ -202,11 +202,7 @@ async fn b11_an_accepted_order_is_in_the_database_before_it_is_in_the_queue() {
 async fn b12_each_order_is_a_message_group_of_its_own() {
     use aws_sdk_sqs::types::MessageSystemAttributeName::MessageGroupId;
     let fifo = QueueRules { kind: QueueKind::Fifo, ..QueueRules::default() };
-    let queue = |args: &mut crate::shop::Args| {
-        let name = args.flags().skip_while(|flag| flag != "--queue-name").nth(1).unwrap();
-        args.set("--queue-name", format!("{name}.fifo"));
-    };
-    with_shop_and_queue(fifo, queue, async |shop| {
+    with_shop_and_queue(fifo, async |shop| {
         let token = shop.customer().await;
         let ids = [shop.placed(&token, &order(&[(MOUSE, 1)])).await, shop.placed(&token, &order(&[(LAMP, 1)])).await];
         let (sqs, url) = (shop.queue.client(), shop.queue.url().await.unwrap());

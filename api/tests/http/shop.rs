@@ -182,7 +182,7 @@ impl Shop {
         args.set("--mongodb-uri", servers.mongodb_uri.expose_secret())
             .set("--mongodb-database", &ground.name)
             .set("--redis-url", servers.redis_url.expose_secret())
-            .set("--queue-name", &ground.name)
+            .set("--queue-name", &ground.queue_name)
             .set("--sqs-endpoint", &servers.sqs_endpoint)
             .set("--ses-endpoint", &servers.ses_endpoint)
             .set("--mail-from", "shop@example.com")
@@ -235,7 +235,7 @@ impl Shop {
         self.stock(&[(MOUSE, "bangalore", 10), (LAMP, "bangalore", 10)]).await;
     }
 
-    /// Starts a worker of this shop; it ends with the test.
+    /// Starts a worker of this shop, with these flags in place of its own; it ends with the test.
     pub async fn worker(&self, flags: &[&str]) {
         let servers = &self.ground.servers;
         let base = [
@@ -243,10 +243,10 @@ impl Shop {
             ("--mongodb-database", &self.ground.name),
             ("--redis-url", servers.redis_url.expose_secret()),
             ("--sqs-endpoint", &servers.sqs_endpoint),
-            ("--queue-name", &self.ground.name),
+            ("--queue-name", &self.ground.queue_name),
             ("--metrics-addr", "127.0.0.1:0"),
         ];
-        let base = base.iter().flat_map(|(flag, value)| [*flag, *value]);
+        let base = base.iter().filter(|(flag, _)| !flags.contains(flag)).flat_map(|(flag, value)| [*flag, *value]);
         let config =
             shop_worker::Config::try_parse_from(["shop-worker"].into_iter().chain(base).chain(flags.iter().copied()));
         let (config, shutdown) = (config.unwrap(), Shutdown::manual());

@@ -33,6 +33,7 @@ use crate::{counted, ses::Ses};
 pub async fn deps(shop: &Shop, clock: &Clock, ses: &Service) -> anyhow::Result<MailerDeps> {
     Ok(MailerDeps {
         mails: shop.store.mails.clone(),
+        gate: shop.store.gate.clone(),
         suppressed_addresses: shop.store.suppressed_addresses.clone(),
         leases: shop.store.leases.clone(),
         ses: aws::ses(ses).await,

@@ -19,6 +19,7 @@ use crate::counted;
 fn deps(shop: &Shop, clock: &Clock) -> RelayDeps {
     RelayDeps {
         outbox: shop.store.outbox.clone(),
+        gate: shop.store.gate.clone(),
         queue: shop.queue.clone(),
         clock: clock.clone(),
         shutdown: Shutdown::manual(),

@@ -22,6 +22,7 @@ fn sweeper(shop: &Shop, clock: &Clock) -> Sweeper {
 fn measured(shop: &Shop, clock: &Clock, metrics: Metrics) -> Sweeper {
     Sweeper::new(SweeperDeps {
         unfinished: shop.store.unfinished.clone(),
+        gate: shop.store.gate.clone(),
         queue: shop.queue.clone(),
         clock: clock.clone(),
         shutdown: Shutdown::manual(),

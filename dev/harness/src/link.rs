@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -40,6 +41,10 @@ enum State {
     Whole,
     /// Connections stay, but nothing passes.
     Stalled,
+    /// Each piece of an answer comes this much later.
+    Slow(Duration),
+    /// What is connected now passes nothing any more, whatever comes next.
+    Stranded,
     /// From the moment at which a connection has carried these bytes to the server, it brings no answer back.
     MuteAfter(Arc<[u8]>),
     Cut,
@@ -103,6 +108,17 @@ impl Link {
         self.state.send_replace(State::Stalled);
     }
 
+    /// Delays each piece of an answer by this time; requests pass at once.
+    pub fn slow(&self, by: Duration) {
+        self.state.send_replace(State::Slow(by));
+    }
+
+    /// Lets nothing pass, and what is connected now never again: who waits on such a connection hears neither an answer
+    /// nor an end, as if the server's machine was gone. Mended, the link carries new connections only.
+    pub fn strand(&self) {
+        self.state.send_replace(State::Stranded);
+    }
+
     /// Stalls when a request holds this text (MongoDB and SQS name what they are asked for in plain text).
     pub fn stall_at(&self, step: Step) {
         *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
@@ -119,7 +135,7 @@ impl Link {
         self.state.send_replace(State::MuteAfter(request.into()));
     }
 
-    /// Lets everything pass, also what was held up.
+    /// Lets everything pass, also what was held up, but for what was stranded.
     pub fn mend(&self) {
         self.state.send_replace(State::Whole);
     }
@@ -138,15 +154,19 @@ struct Gates {
     trap: Trap,
 }
 
-async fn carry(near: TcpStream, server: String, gates: Gates) {
-    let Ok(far) = TcpStream::connect(server).await else { return };
-    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+async fn carry(mut near: TcpStream, server: String, gates: Gates) {
+    let Ok(mut far) = TcpStream::connect(server).await else { return };
+    let ((near_in, near_out), (far_in, far_out)) = (near.split(), far.split());
     let (muted, mut state) = (watch::Sender::new(false), gates.state.subscribe());
     let way = |is_answer| Way { gates: gates.clone(), state: gates.state.subscribe(), muted: muted.clone(), is_answer };
-    tokio::select! {
-        () = copy(near_in, far_out, way(false)) => {}
-        () = copy(far_in, near_out, way(true)) => {}
-        _cut = state.wait_for(|state| matches!(state, State::Cut)) => {}
+    let stranded = tokio::select! {
+        () = copy(near_in, far_out, way(false)) => false,
+        () = copy(far_in, near_out, way(true)) => false,
+        Ok(end) = state.wait_for(|state| matches!(state, State::Cut | State::Stranded)) => matches!(*end, State::Stranded),
+    };
+    if stranded {
+        // Both ends stay open, and nobody reads or writes.
+        let _cut = state.wait_for(|state| matches!(state, State::Cut)).await;
     }
 }
 
@@ -176,8 +196,8 @@ impl Way {
         }
         let (muted, is_answer) = (self.muted.clone(), self.is_answer);
         let passes = |state: &State| match state {
-            State::Whole | State::Cut => true,
-            State::Stalled => false,
+            State::Whole | State::Cut | State::Slow(_) => true,
+            State::Stalled | State::Stranded => false,
             State::MuteAfter(_) if is_answer => !*muted.borrow(),
             State::MuteAfter(request) => {
                 if holds(bytes, request) {
@@ -186,7 +206,11 @@ impl Way {
                 true
             }
         };
-        self.state.wait_for(passes).await.ok()?;
+        let delay = match *self.state.wait_for(passes).await.ok()? {
+            State::Slow(by) if is_answer => by,
+            _ => Duration::ZERO,
+        };
+        tokio::time::sleep(delay).await;
         // Before the request passes: its answer must not be faster.
         if let Some(Step::After(_)) = step {
             self.gates.state.send_replace(State::Stalled);

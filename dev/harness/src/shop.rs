@@ -142,7 +142,8 @@ impl Shop {
     pub async fn receive(&self, wait: Duration) -> anyhow::Result<Vec<String>> {
         let request = self.queue.client().receive_message().queue_url(self.queue.url().await?);
         let wait = i32::try_from(wait.as_secs())?;
-        let answer = request.max_number_of_messages(10).wait_time_seconds(wait).send().await?;
+        let request = request.max_number_of_messages(10).wait_time_seconds(wait);
+        let answer = request.customize().config_override(aws::long_poll()).send().await?;
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(|message| message.body).collect())
     }
 }

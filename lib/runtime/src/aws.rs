@@ -20,10 +20,12 @@ pub struct Service {
     pub endpoint: Option<String>,
 }
 
+/// Longer than SQS takes for anything but a long poll: a queue that hangs must not hold its callers up.
+const SQS_ATTEMPT: Duration = Duration::from_secs(5);
 /// Longer than a long poll.
-const SQS_ATTEMPT: Duration = Duration::from_secs(25);
+const LONG_POLL_ATTEMPT: Duration = Duration::from_secs(25);
 
-/// An SQS client. Reads may take as long as a long poll (20 s), so there is no read timeout below 25 s.
+/// An SQS client. A receive that waits needs [`long_poll`] besides.
 pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&load(service, SQS_ATTEMPT).await)
 }
@@ -42,6 +44,12 @@ pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &Secret
     let config = load(service, SQS_ATTEMPT).await;
     let config = aws_sdk_sqs::config::Builder::from(&config).credentials_provider(credentials).build();
     aws_sdk_sqs::Client::from_conf(config)
+}
+
+/// What a receive of up to 20 s changes in its client: one attempt, which may take that long.
+pub fn long_poll() -> aws_sdk_sqs::config::Builder {
+    let patience = TimeoutConfig::builder().operation_attempt_timeout(LONG_POLL_ATTEMPT).build();
+    aws_sdk_sqs::config::Builder::new().timeout_config(patience).retry_config(RetryConfig::disabled())
 }
 
 /// An SES client. It tries once: a repetition here would escape the sender's limit, and could send a mail twice.

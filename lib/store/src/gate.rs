@@ -76,10 +76,16 @@ impl Gate {
     /// Runs a request while MongoDB answers: `Unavailable` at once when it does not, and as soon as it ceases to.
     /// A write that is given up may have happened.
     pub async fn guard<T>(&self, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.while_open(request).await.unwrap_or_else(|| Err(no_answer()))
+    }
+
+    /// The same for work of any kind: none when MongoDB does not answer. What waits on a connection whose other end is
+    /// gone would wait for a quarter of an hour, and longer than the outage.
+    pub async fn while_open<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
-            () = self.shut() => Err(no_answer()),
-            answer = request => answer,
+            () = self.shut() => None,
+            done = work => Some(done),
         }
     }
 

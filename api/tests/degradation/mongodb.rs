@@ -1,11 +1,11 @@
-//! MongoDB goes away under a running service, by losing its connections or by hanging, and comes back.
-//! A promised second is given five here, and five seconds twenty: the machine that runs the tests may be busy.
+//! MongoDB is away: cached reads go on, pods stay, writes are refused at once, and nothing accepted is lost.
 
 use std::time::Duration;
 
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use shop_domain::order::Status;
 use shop_harness::{Link, Servers};
 use shop_store::{
     catalogue_cache::{CatalogueCache, Lookup},
@@ -13,20 +13,27 @@ use shop_store::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::shop::{Answer, Args, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, bearer, eventually, send, with_shop_of};
-
-const NOTICED: Duration = Duration::from_secs(5);
-const RECOVERED: Duration = Duration::from_secs(20);
+use crate::{
+    NOTICED, RECOVERED, SLOW, readiness, ready,
+    shop::{Answer, Args, DOCUMENTED_ORDER, MOUSE, PASSWORD, Shop, bearer, eventually, send, with_shop_of},
+    tour::everything_works,
+};
 
 /// Runs a test in a shop whose service reaches MongoDB through a link.
 async fn with_link(test: impl AsyncFnOnce(&Shop, &Link)) {
+    with_link_prepared(Link::mend, async |shop, link, _| test(shop, link).await).await;
+}
+
+/// The same, with a link that is prepared before the service starts, and the connection string that goes through it.
+async fn with_link_prepared(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, &Link, &str)) {
     let servers = Servers::from_environment().unwrap();
     let (link, uri) = Link::to_mongodb(&servers.mongodb_uri).await.unwrap();
+    prepare(&link);
     let through = |args: &mut Args| {
         args.set("--mongodb-uri", &uri);
     };
     with_shop_of(through, async |shop| {
-        test(shop, &link).await;
+        test(shop, &link, &uri).await;
         link.mend();
     })
     .await;
@@ -57,18 +64,98 @@ fn assert_away(answer: &Answer) {
     assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
 }
 
-#[rstest]
-#[case::lost(Link::cut)]
-#[case::hanging(Link::stall)]
 #[tokio::test]
-async fn writes_are_refused_at_once_and_pods_stay(#[case] break_off: fn(&Link)) {
+async fn mongodb_down_at_start() {
+    with_link_prepared(Link::cut, async |shop, link, _| {
+        let ready = readiness(shop).await;
+        assert_eq!(ready.status, 503);
+        assert!(ready.text.contains("mongodb"), "{ready:?}");
+        assert_eq!(shop.get("//health", "").await.status, 200);
+        noticed(shop).await;
+        let answer = shop.login("ann@example.com", PASSWORD).await;
+        assert_away(&answer);
+        assert!(!answer.text.to_lowercase().contains("mongo"), "nothing of the inside: {answer:?}");
+        assert_away(&shop.get("/products", "").await);
+        link.mend();
+        let came = eventually("it is ready", || async { (readiness(shop).await.status == 200).then_some(()) });
+        timeout(RECOVERED, came).await.expect("in time");
+        everything_works(shop).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mongodb_killed() {
+    writes_are_refused_at_once_and_pods_stay(Link::cut).await;
+}
+
+#[tokio::test]
+async fn mongodb_slow_by_two_seconds() {
+    writes_are_refused_at_once_and_pods_stay(|link| link.slow(SLOW)).await;
+}
+
+#[tokio::test]
+async fn a_mongodb_that_hangs_is_away_too() {
+    writes_are_refused_at_once_and_pods_stay(Link::stall).await;
+}
+
+#[tokio::test]
+async fn mongodb_back_again() {
+    with_link_prepared(Link::mend, async |shop, link, uri| {
+        shop.worker(&["--mongodb-uri", uri]).await;
+        let token = shop.customer().await;
+        let before = shop.placed(&token, DOCUMENTED_ORDER).await;
+        shop.becomes(&before, Status::Processed).await;
+        // It may be anywhere on its way.
+        let during = shop.placed(&token, DOCUMENTED_ORDER).await;
+        link.cut();
+        noticed(shop).await;
+        link.mend();
+        recovered(shop, &token).await;
+        let settled = eventually("both are processed and their mails are out", || async {
+            for id in [&before, &during] {
+                let order = shop.becomes(id, Status::Processed).await;
+                if order.mails.is_empty() || !order.outbox.is_empty() {
+                    return None;
+                }
+            }
+            Some(())
+        });
+        timeout(RECOVERED, settled).await.expect("in time");
+        assert_eq!(shop.get("/orders", &token).await.json()["data"].as_array().unwrap().len(), 3);
+        shop.quiet().await;
+        assert_eq!(shop.faults().await, Vec::<String>::new());
+    })
+    .await;
+}
+
+/// Its machine is gone: nobody says that connections are over.
+#[tokio::test]
+async fn a_mongodb_that_falls_silent_holds_no_sender_up() {
+    with_link_prepared(Link::mend, async |shop, link, _| {
+        shop.worker(&[]).await;
+        let token = shop.customer().await;
+        let before = shop.placed(&token, DOCUMENTED_ORDER).await;
+        shop.becomes(&before, Status::Processed).await;
+        link.strand();
+        noticed(shop).await;
+        link.mend();
+        recovered(shop, &token).await;
+        let after = shop.placed(&token, DOCUMENTED_ORDER).await;
+        let mailed = eventually("it is processed and its mail is out", || async {
+            Some(shop.becomes(&after, Status::Processed).await).filter(|order| !order.mails.is_empty())
+        });
+        timeout(RECOVERED, mailed).await.expect("in time");
+    })
+    .await;
+}
+
+async fn writes_are_refused_at_once_and_pods_stay(break_off: impl FnOnce(&Link)) {
     with_link(async |shop, link| {
         let (token, staff) = (shop.customer().await, shop.staff().await);
-        eventually("it is ready", || async {
-            let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
-            (ready.status == 200).then_some(())
-        })
-        .await;
+        ready(shop).await;
+        let path = format!("/products/{MOUSE}");
+        let known = shop.get(&path, "").await;
         break_off(link);
         noticed(shop).await;
         let started = Instant::now();
@@ -80,8 +167,9 @@ async fn writes_are_refused_at_once_and_pods_stay(#[case] break_off: fn(&Link)) 
         }
         // Sixty calls that each wait for a server take two minutes.
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-        let ready = send(shop.client.get(format!("{}/readyz", shop.ops))).await;
-        assert_eq!(ready.status, 200, "an outage that all pods share takes none out");
+        assert_eq!(readiness(shop).await.status, 200, "an outage that all pods share takes none out");
+        let old = shop.get(&path, "").await;
+        assert_eq!((old.status.as_u16(), &old.text), (200, &known.text), "what is cached is read on");
         link.mend();
         recovered(shop, &token).await;
     })

@@ -1,0 +1,116 @@
+//! The mail service is away: only mail waits.
+
+use serde_json::Value;
+use shop_domain::order::Status;
+use shop_harness::{Link, Servers};
+use shop_store::mails::{MailKind, MailState};
+
+use crate::{
+    NOTICED, RECOVERED, SLOW, counts, diagnosis, link_to, readiness, ready,
+    shop::{Args, DOCUMENTED_ORDER, Shop, with_shop_of},
+    tour::everything_works,
+    within,
+};
+
+const HELD: &str = "shop_mailer_held_mails_total";
+
+/// Runs a test in a shop whose api reaches the mail service through a link, which is prepared before it starts.
+async fn with_link(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, &Link)) {
+    let (link, endpoint) = link_to(&Servers::from_environment().unwrap().ses_endpoint).await;
+    prepare(&link);
+    let through = |args: &mut Args| {
+        args.set("--ses-endpoint", &endpoint);
+    };
+    with_shop_of(through, async |shop| {
+        ready(shop).await;
+        test(shop, &link).await;
+    })
+    .await;
+}
+
+/// An order that is placed and processed as usual.
+async fn processed(shop: &Shop) -> String {
+    let id = shop.placed(&shop.customer().await, DOCUMENTED_ORDER).await;
+    shop.becomes(&id, Status::Processed).await;
+    id
+}
+
+/// Its mail waits: it is owed, and has no record.
+async fn mail_waits(shop: &Shop, id: &str) {
+    let order = shop.becomes(id, Status::Processed).await;
+    assert_eq!((order.outbox.len(), order.mails.len()), (1, 0));
+}
+
+/// Its mail is sent, once.
+async fn mail_is_sent(shop: &Shop, id: &str) {
+    let order = within(RECOVERED, "the mail is sent", || async {
+        Some(shop.becomes(id, Status::Processed).await).filter(|order| !order.mails.is_empty())
+    })
+    .await;
+    let sent: Vec<_> = order.mails.iter().map(|mail| (mail.kind, mail.state)).collect();
+    assert_eq!((sent.as_slice(), order.outbox.len()), ([(MailKind::Confirmation, MailState::Sent)].as_slice(), 0));
+    let store = shop.client.get(format!("{}/store", shop.ground.servers.ses_endpoint)).send().await.unwrap();
+    let store: Value = store.json().await.unwrap();
+    let about = |mail: &&Value| mail["subject"].as_str().is_some_and(|subject| subject.contains(id));
+    assert_eq!(store["emails"].as_array().unwrap().iter().filter(about).count(), 1);
+}
+
+#[tokio::test]
+async fn ses_down_at_start() {
+    with_link(Link::cut, async |shop, link| {
+        everything_works(shop).await;
+        shop.worker(&[]).await;
+        let id = processed(shop).await;
+        counts(NOTICED, shop, (HELD, 1)).await;
+        mail_waits(shop, &id).await;
+        assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "ses").await.as_str()), (200, "failed"));
+        link.mend();
+        mail_is_sent(shop, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ses_killed() {
+    with_link(Link::mend, async |shop, link| {
+        shop.worker(&[]).await;
+        mail_is_sent(shop, &processed(shop).await).await;
+        link.cut();
+        let id = processed(shop).await;
+        counts(NOTICED, shop, (HELD, 1)).await;
+        mail_waits(shop, &id).await;
+        assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "ses").await.as_str()), (200, "failed"));
+        link.mend();
+        mail_is_sent(shop, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ses_slow_by_two_seconds() {
+    with_link(Link::mend, async |shop, link| {
+        shop.worker(&[]).await;
+        link.slow(SLOW);
+        let orders = [processed(shop).await, processed(shop).await, processed(shop).await];
+        for id in &orders {
+            mail_is_sent(shop, id).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ses_back_again() {
+    with_link(Link::mend, async |shop, link| {
+        shop.worker(&[]).await;
+        link.cut();
+        let id = processed(shop).await;
+        counts(RECOVERED, shop, (HELD, 4)).await;
+        link.mend();
+        mail_is_sent(shop, &id).await;
+        let order = shop.becomes(&id, Status::Processed).await;
+        assert_eq!(order.mails[0].attempts, 1, "an outage is no attempt");
+        assert_eq!(diagnosis(shop, "ses").await, "ok");
+    })
+    .await;
+}
