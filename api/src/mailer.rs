@@ -279,6 +279,22 @@ impl Mailer {
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let limit = i64::from(self.deps.per_second.get().min(ROUND));
         let taking = Taking { claim, now, until: now.checked_add(CLAIM_LIFE)?, limit };
-        Ok(self.deps.gate.guard(self.deps.mails.take(&taking)).await?.into())
+        let taken = self.deps.gate.guard(self.deps.mails.take(&taking)).await;
+        if taken.is_err() {
+            self.release(&taking).await;
+        }
+        Ok(taken?.into())
+    }
+
+    /// The mails may have been taken, and only the answer got lost: they are not to wait until the claim is over.
+    async fn release(&self, taking: &Taking) {
+        let draining = self.deps.shutdown.draining();
+        while let Err(error) = self.deps.gate.guard(self.deps.mails.release(taking)).await {
+            let pause = draining.run_until_cancelled(tokio::time::sleep(IDLE));
+            if !error.is_transient() || pause.await.is_none() {
+                tracing::warn!(error = chain(&error), "mails that were taken in vain keep their claim");
+                return;
+            }
+        }
     }
 }

@@ -154,7 +154,23 @@ impl Relay {
         let now = self.deps.clock.now();
         let claim = ClaimId::from_bits(ids::random_bytes()?);
         let taking = Taking { claim, now, until: now.checked_add(LEASE)?, limit: ROUND };
-        Ok(self.deps.gate.guard(self.deps.outbox.take_sends(&taking)).await?)
+        let taken = self.deps.gate.guard(self.deps.outbox.take_sends(&taking)).await;
+        if taken.is_err() {
+            self.release(&taking).await;
+        }
+        Ok(taken?)
+    }
+
+    /// The entries may have been taken, and only the answer got lost: they are not to wait until the lease is over.
+    async fn release(&self, taking: &Taking) {
+        let draining = self.deps.shutdown.draining();
+        while let Err(error) = self.deps.gate.guard(self.deps.outbox.release(taking)).await {
+            let pause = draining.run_until_cancelled(tokio::time::sleep(pace::poll_interval()));
+            if !error.is_transient() || pause.await.is_none() {
+                tracing::warn!(error = chain(&error), "entries that were taken in vain keep their lease");
+                return;
+            }
+        }
     }
 
     /// Sends one batch; removes what the queue took and leaves the rest for later. Whether the queue answered.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use rstest::rstest;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_domain::order::Status;
-use shop_harness::{Link, Servers};
+use shop_harness::{Link, Servers, Step};
 use shop_store::{
     catalogue_cache::{CatalogueCache, Lookup},
     redis_link::RedisLink,
@@ -102,29 +103,52 @@ async fn a_mongodb_that_hangs_is_away_too() {
 #[tokio::test]
 async fn mongodb_back_again() {
     with_link_prepared(Link::mend, async |shop, link, uri| {
-        shop.worker(&["--mongodb-uri", uri]).await;
         let token = shop.customer().await;
+        let direct = shop.beside(|args| {
+            args.set("--mongodb-uri", shop.ground.servers.mongodb_uri.expose_secret());
+        });
+        let direct = direct.await;
+        // Its message may be anywhere on its way.
         let before = shop.placed(&token, DOCUMENTED_ORDER).await;
-        shop.becomes(&before, Status::Processed).await;
-        // It may be anywhere on its way.
-        let during = shop.placed(&token, DOCUMENTED_ORDER).await;
         link.cut();
+        shop.worker(&["--mongodb-uri", uri]).await;
+        let during = direct.placed(&token, DOCUMENTED_ORDER).await;
         noticed(shop).await;
         link.mend();
         recovered(shop, &token).await;
-        let settled = eventually("both are processed and their mails are out", || async {
-            for id in [&before, &during] {
-                let order = shop.becomes(id, Status::Processed).await;
-                if order.mails.is_empty() || !order.outbox.is_empty() {
-                    return None;
-                }
-            }
-            Some(())
-        });
-        timeout(RECOVERED, settled).await.expect("in time");
+        for id in [&before, &during] {
+            timeout(RECOVERED, mailed(shop, id)).await.expect("in time");
+        }
         assert_eq!(shop.get("/orders", &token).await.json()["data"].as_array().unwrap().len(), 3);
         shop.quiet().await;
         assert_eq!(shop.faults().await, Vec::<String>::new());
+    })
+    .await;
+}
+
+/// Waits until an order is processed and its mail is out.
+async fn mailed(shop: &Shop, id: &str) {
+    eventually("the mail is out", || async {
+        let order = shop.becomes(id, Status::Processed).await;
+        (!order.mails.is_empty() && order.outbox.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mail_whose_taking_was_not_answered_does_not_wait_for_the_claims_end() {
+    with_link(async |shop, link| {
+        let token = shop.customer().await;
+        // The worker marks nothing of an outbox, and the relay nothing that it was offered.
+        link.stall_at(Step::After("outbox.$.claim"));
+        shop.worker(&[]).await;
+        let id = shop.placed(&token, DOCUMENTED_ORDER).await;
+        link.stalled().await.unwrap();
+        noticed(shop).await;
+        link.cut();
+        link.mend();
+        // The claim is good for three minutes.
+        timeout(RECOVERED, mailed(shop, &id)).await.expect("in time");
     })
     .await;
 }
@@ -142,10 +166,7 @@ async fn a_mongodb_that_falls_silent_holds_no_sender_up() {
         link.mend();
         recovered(shop, &token).await;
         let after = shop.placed(&token, DOCUMENTED_ORDER).await;
-        let mailed = eventually("it is processed and its mail is out", || async {
-            Some(shop.becomes(&after, Status::Processed).await).filter(|order| !order.mails.is_empty())
-        });
-        timeout(RECOVERED, mailed).await.expect("in time");
+        timeout(RECOVERED, mailed(shop, &after)).await.expect("in time");
     })
     .await;
 }

@@ -198,6 +198,11 @@ impl Mails {
         Ok(mails)
     }
 
+    /// See [`Outbox::release`].
+    pub async fn release(&self, taking: &Taking) -> Result<(), StoreError> {
+        self.outbox.release(taking).await
+    }
+
     /// Removes a mail's entry and, for an order, records what became of the mail. False when it was no longer ours.
     pub async fn conclude(&self, mail: &PendingMail, end: &Conclusion) -> Result<bool, StoreError> {
         let mut change = doc! { "$pull": { "outbox": own(&mail.entry, &mail.claim) } };

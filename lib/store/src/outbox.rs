@@ -16,6 +16,7 @@ use shop_domain::{
 use crate::{
     StoreError, adjustments, bulk, dates,
     orders::{self, ACCEPTOR_LEASE_SECONDS},
+    password_resets,
 };
 
 /// What an entry asks for: a queue message or a mail.
@@ -177,6 +178,22 @@ impl Outbox {
             changed += bulk::run(&self.database, collection, updates).await?;
         }
         Ok(changed)
+    }
+
+    /// Leaves to whoever comes next what a taking has marked whose answer got lost. It counts as no attempt.
+    pub async fn release(&self, taking: &Taking) -> Result<(), StoreError> {
+        let claim = taking.claim.as_str();
+        let marked = doc! { "outbox.dueAt": { "$lte": dates::bson(taking.until) }, "outbox.claim": claim };
+        let change = doc! {
+            "$set": { "outbox.$[entry].dueAt": dates::bson(taking.now) },
+            "$inc": { "outbox.$[entry].attempts": -1 },
+        };
+        for collection in [orders::COLLECTION, adjustments::COLLECTION, password_resets::COLLECTION] {
+            let ours = [doc! { "entry.claim": claim, "entry.dueAt": dates::bson(taking.until) }];
+            let collection = self.collection::<Document>(collection);
+            collection.update_many(marked.clone(), change.clone()).array_filters(ours).await?;
+        }
+        Ok(())
     }
 
     /// Marks due entries of `kinds` with the claim, each only if it is still as it was seen, and reads the marked ones.

@@ -58,6 +58,26 @@ async fn an_entry_is_the_acceptors_until_its_lease_is_over() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn what_was_taken_in_vain_is_released_and_others_keep_theirs() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let outbox = &shop.store.outbox;
+        let (first, _) = accepted(&shop).await?;
+        let unheard = taking(later(5))?;
+        assert_eq!(outbox.take_sends(&unheard).await?.len(), 1);
+        let (second, _) = accepted(&shop).await?;
+        let heard = outbox.take_sends(&taking(later(5))?).await?;
+
+        outbox.release(&unheard).await?;
+        let again = outbox.take_sends(&taking(later(5))?).await?;
+        let entries: Vec<_> = again.iter().map(|send| (send.entry.clone(), send.attempts)).collect();
+        assert_eq!(entries, [(first.entry, 2)], "as if it had not been taken");
+        assert_eq!((heard[0].entry.clone(), outbox.remove(&heard).await?), (second.entry, 1));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_late_clear_leaves_a_newer_entry_alone() -> anyhow::Result<()> {
     with_shop(async |shop| {
         let (new, mine) = accepted(&shop).await?;

@@ -162,6 +162,7 @@ async fn outboxes(shop: &Shop, product: &ProductId) -> anyhow::Result<()> {
     let later = now() + SignedDuration::from_hours(1);
     let taking =
         || Ok::<_, anyhow::Error>(Taking { claim: ClaimId::from_bits(bits()?), now: later, until: later, limit: 100 });
+    outbox.release(&taking()?).await?;
     let sends = outbox.take_sends(&taking()?).await?;
     outbox.postpone(&sends, later).await?;
     outbox.remove(&sends).await?;
