@@ -34,7 +34,7 @@ expected-statuses = ["400", "401", "403", "404", "428"]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_is_documented_and_none_is_a_server_error() {
-    let (examples, least) = if long() { ("300", 5_000) } else { ("12", 500) };
+    let (examples, least) = if long() { ("240", 5_000) } else { ("12", 500) };
     let generous = |args: &mut shop::Args| {
         for limit in LIMITS {
             args.set(limit, "100000000");

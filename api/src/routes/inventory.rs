@@ -50,8 +50,9 @@ pub struct CreateAdjustment {
 }
 
 /// A change of one product's stock.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the body in the API's document")]
 pub struct AdjustmentLine {
     #[schema(example = "67c8830b7ef1b848ac52ebec", pattern = "^[0-9a-f]{24}$")]
     product_id: String,
@@ -83,6 +84,14 @@ pub struct AdjustmentAccepted {
     adjustment_id: String,
 }
 
+/// The changes of one product's stock taken together, which may be more than one line can ask for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdjustedProduct {
+    product_id: String,
+    delta: i64,
+}
+
 /// An adjustment and what became of it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -90,7 +99,7 @@ pub struct AdjustmentView {
     adjustment_id: String,
     location: String,
     reason: String,
-    lines: Vec<AdjustmentLine>,
+    lines: Vec<AdjustedProduct>,
     #[schema(value_type = AdjustmentProgress)]
     status: AdjustmentStatus,
     /// The lines that could not be made, when refused.
@@ -213,7 +222,7 @@ fn view(adjustment: Adjustment) -> AdjustmentView {
     AdjustmentView {
         adjustment_id: adjustment.id.to_string(),
         location: adjustment.location.to_string(),
-        lines: lines.map(|l| AdjustmentLine { product_id: l.product_id.to_string(), delta: l.delta }).collect(),
+        lines: lines.map(|l| AdjustedProduct { product_id: l.product_id.to_string(), delta: l.delta }).collect(),
         status: adjustment.status,
         refused: adjustment
             .refused
