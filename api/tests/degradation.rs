@@ -90,6 +90,11 @@ async fn counts(limit: Duration, shop: &Shop, (name, least): (&str, u64)) {
         .await;
 }
 
+/// Waits until the self-check finds a server well: it asks once, and has little patience.
+async fn sound(shop: &Shop, server: &str) {
+    within(RECOVERED, server, || async { (diagnosis(shop, server).await == "ok").then_some(()) }).await;
+}
+
 /// What the self-check says of a server.
 async fn diagnosis(shop: &Shop, server: &str) -> String {
     let answer = shop.get("/admin/doctor", &shop.staff().await).await;
