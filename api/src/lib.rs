@@ -22,3 +22,4 @@ mod server;
 pub mod service;
 pub mod sweeper;
 pub mod tokens;
+mod views;

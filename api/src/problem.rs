@@ -23,7 +23,6 @@ use crate::{
     dead_letters::RedriveError,
     layers::request_id::RequestId,
     passwords::PasswordError,
-    routes::{Amount, orders},
     service::{
         accounts::AccountError,
         catalogue::{self, CatalogueError},
@@ -36,6 +35,7 @@ use crate::{
         sessions::SessionError,
         users::UsersError,
     },
+    views::{self, Amount},
 };
 
 /// An error on its way to the client. Rendered by [`render`], which knows the request.
@@ -283,11 +283,11 @@ impl From<OrderError> for Problem {
                 Self::new(StatusCode::CONFLICT, "total_changed", detail)
                     .with("totalAmount", &Amount::new(present.total, *currency))
                     .with("currency", &currency)
-                    .with("items", &orders::items(&present.lines, *currency))
+                    .with("items", &views::items(&present.lines, *currency))
             }
             OrderError::OutOfStock(short) => {
                 let detail = "some products are out of stock at this location; see shortages";
-                Self::new(StatusCode::CONFLICT, "out_of_stock", detail).with("shortages", &orders::short_lines(short))
+                Self::new(StatusCode::CONFLICT, "out_of_stock", detail).with("shortages", &views::short_lines(short))
             }
             OrderError::TooLarge(cause) => Self::field("/items", cause),
             OrderError::KeyReused => {

@@ -10,14 +10,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shop_domain::{
     id::OrderId,
-    money::Currency,
-    order::{NewOrder, OrderLine, RawItem, RawOrder, Status},
-    stock::Shortage,
+    order::{NewOrder, RawItem, RawOrder, Status},
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Amount, ProblemBody,
+    ProblemBody,
     mails::{MailKindSchema, MailStateSchema},
 };
 use crate::{
@@ -25,6 +23,7 @@ use crate::{
     extract::{Body, CurrentUser, Fields, FromFields, Id, IdempotencyKey, Limit, Query, to_cursor},
     problem::Problem,
     service::orders::{Cancelled, MailReason, OrderCursor, OrderQuery, OrderView, Placed, Reason, ViewedMail},
+    views::{Amount, Item, ShortLine, items, short_lines},
 };
 
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -101,28 +100,6 @@ pub struct OrderCreated {
     total_amount: Amount,
     currency: String,
     items: Vec<Item>,
-}
-
-/// A line of an order, as it was when the order was placed.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Item {
-    product_id: String,
-    name: String,
-    quantity: u32,
-    #[schema(inline)]
-    unit_price: Amount,
-    #[schema(inline)]
-    total: Amount,
-}
-
-/// A line that could not be served.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ShortLine {
-    product_id: String,
-    wanted: u32,
-    available: i64,
 }
 
 /// One step of an order's life.
@@ -326,26 +303,4 @@ fn detail(order: &OrderView) -> OrderDetail {
 fn mail_end(mail: &ViewedMail) -> MailEnd {
     let (kind, state, reason) = (mail.kind.as_str(), mail.state.as_str(), mail.reason.map(MailReason::as_str));
     MailEnd { kind, state, at: mail.at, attempts: mail.attempts, reason }
-}
-
-/// The lines of an order with their prices.
-pub fn items(lines: &[OrderLine], currency: Currency) -> Vec<Item> {
-    let item = |line: &OrderLine| Item {
-        product_id: line.product_id.to_string(),
-        name: line.name.clone(),
-        quantity: line.quantity,
-        unit_price: Amount::new(line.unit_price, currency),
-        total: Amount::new(line.total, currency),
-    };
-    lines.iter().map(item).collect()
-}
-
-/// The lines that fell short.
-pub fn short_lines(shortages: &[Shortage]) -> Vec<ShortLine> {
-    let short = |shortage: &Shortage| ShortLine {
-        product_id: shortage.product_id.to_string(),
-        wanted: shortage.wanted,
-        available: shortage.available,
-    };
-    shortages.iter().map(short).collect()
 }

@@ -16,12 +16,13 @@ pub use self::{
     body::{ProductBody, ProductPatchBody},
     parameters::ListParameters,
 };
-use super::{Amount, ProblemBody};
+use super::ProblemBody;
 use crate::{
     app::App,
     extract::{Body, Id, IfMatch, Query, Staff, to_cursor},
     problem::Problem,
     service::catalogue::{Offer, Page, Precondition, Served, tag},
+    views::Amount,
 };
 
 /// A product and what there is of it.

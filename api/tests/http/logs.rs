@@ -112,8 +112,12 @@ impl Life {
             secrets.add_connection(url);
         }
         let email = format!("{}@example.com", random_name("log"));
-        [email.as_str(), STAFF.0, "leak@example.com"].iter().for_each(|address| secrets.add_address(address));
-        PASSWORDS.iter().chain([&STAFF.1]).for_each(|password| secrets.add("a password", password));
+        for address in [&email, STAFF.0, "leak@example.com"] {
+            secrets.add_address(address);
+        }
+        for password in PASSWORDS.iter().chain([&STAFF.1]) {
+            secrets.add("a password", password);
+        }
         let (mut shop, planted) = (shop.clone(), random_name("planted-"));
         shop.base.clone_from(&api.base);
         Self { shop, secrets, links: [mongodb, redis, sqs], ses, api, worker: worker(&flags), email, planted }
