@@ -166,6 +166,7 @@ async fn outboxes(shop: &Shop, product: &ProductId) -> anyhow::Result<()> {
     let sends = outbox.take_sends(&taking()?).await?;
     outbox.postpone(&sends, later).await?;
     outbox.remove(&sends).await?;
+    shop.store.mails.release(&taking()?).await?;
     let mails = shop.store.mails.take(&taking()?).await?;
     for mail in &mails {
         shop.store.mails.postpone(mail, later).await?;
