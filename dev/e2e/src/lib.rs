@@ -10,6 +10,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
+use mongodb::bson::{Document, doc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shop_bench::{
@@ -274,6 +275,24 @@ impl Tested {
             region: "ap-south-1".to_owned(),
         })
         .await
+    }
+
+    /// Makes an order unreadable, as a fault in some later version might.
+    pub async fn spoil(&self, order: &str) -> Result<()> {
+        self.rewrite(order, doc! { "$set": { "kept": "$lines", "lines": "spoiled" } }).await
+    }
+
+    /// Makes a spoiled order readable again.
+    pub async fn mend(&self, order: &str) -> Result<()> {
+        self.rewrite(order, doc! { "$set": { "lines": "$kept" } }).await
+    }
+
+    async fn rewrite(&self, order: &str, change: Document) -> Result<()> {
+        let orders = mongodb::Client::with_uri_str(&self.servers.mongodb).await?;
+        let orders = orders.database(&self.database()).collection::<Document>("orders");
+        let changed = orders.update_one(doc! { "_id": order }, vec![change]).await?;
+        ensure!(changed.modified_count == 1, "order {order} was not changed");
+        Ok(())
     }
 
     /// The queues whose names begin with the shop's.
