@@ -140,6 +140,7 @@ fn plan(shop: &shop_harness::Shop, binary: &Path, logs: &Path) -> Plan {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     Plan {
         binary: binary.to_owned(),
+        args: Vec::new(),
         env: vec![
             ("SHOP_MONGODB_URI", servers.mongodb_uri.expose_secret().to_owned()),
             ("SHOP_MONGODB_DATABASE", shop.name.clone()),
@@ -165,7 +166,7 @@ fn api_env(shop: &shop_harness::Shop, keys: &Path) -> Vec<(&'static str, String)
 }
 
 /// An address that nobody listens on now.
-fn free_address() -> Result<String> {
+pub fn free_address() -> Result<String> {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     Ok(address.context("looking for a free port")?.to_string())
 }

@@ -18,6 +18,7 @@ const TICKS_PER_SECOND: u64 = 100;
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub binary: PathBuf,
+    pub args: Vec<String>,
     /// The whole environment: nothing is inherited, secrets are in no argument list.
     pub env: Vec<(&'static str, String)>,
     /// What it prints is appended here.
@@ -51,7 +52,7 @@ impl Process {
         let log = File::options().create(true).append(true).open(&plan.log);
         let log = log.with_context(|| format!("opening {}", plan.log.display()))?;
         let mut command = tied(plan.binary.as_os_str());
-        command.env_clear().envs(plan.env.iter().map(|(name, value)| (*name, value)));
+        command.args(&plan.args).env_clear().envs(plan.env.iter().map(|(name, value)| (*name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().map(Self).with_context(|| format!("starting {}", plan.binary.display()))
     }

@@ -11,6 +11,7 @@ use crate::context::{Context, variable};
 use crate::images::{binary_named, executable};
 use crate::progress::note;
 use crate::stage::Stage;
+use crate::tools;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Action {
@@ -18,6 +19,8 @@ pub enum Action {
     FlashSale(FlashSale),
     /// Orders at fixed rates and at the maximum: how many, how soon, at what cost
     Orders(Orders),
+    /// The operator with few and many shops: how soon it writes, how long shops take, what rest costs
+    Operator(Operator),
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +60,21 @@ pub struct Orders {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+pub struct Operator {
+    /// Shops of a run; repeatable [default: 1, 100 and 1,000]
+    #[arg(long)]
+    shops: Vec<usize>,
+    /// Changes of a spec in each run
+    #[arg(long, default_value_t = 100)]
+    changes: usize,
+    /// How long the operator is watched at rest
+    #[arg(long, default_value_t = 60)]
+    rest_seconds: u64,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Clone, clap::Args)]
 struct How {
     /// With the profile of the images that are published; by default with the one of the tests
     #[arg(long)]
@@ -70,14 +88,28 @@ struct How {
 struct Bench {
     program: &'static str,
     args: Vec<String>,
-    /// It compares the worker with the naive one.
-    compares: Compares,
+    subject: Subject,
 }
 
-#[derive(PartialEq, Eq)]
-enum Compares {
-    Nothing,
-    Naive,
+/// What is measured, and so what has to be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// api and worker, on the servers.
+    Shop,
+    /// The same, and the worker that oversells.
+    ShopAndNaive,
+    /// The operator, on the cluster with kwok's fake nodes.
+    Operator,
+}
+
+impl Subject {
+    /// Flags of the bench with the binaries that they name.
+    fn binaries(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Shop | Self::ShopAndNaive => &[("--api", "shop-api"), ("--worker", "shop-worker")],
+            Self::Operator => &[("--operator", "shop-operator")],
+        }
+    }
 }
 
 const NAIVE: &str = "shop-worker-naive";
@@ -89,6 +121,7 @@ pub fn run(context: &Context, action: &Action) -> Result<()> {
     let (bench, how) = match action {
         Action::FlashSale(sale) => (flash_sale(sale), &sale.how),
         Action::Orders(orders) => (self::orders(orders), &orders.how),
+        Action::Operator(operator) => (self::operator(operator), &operator.how),
     };
     let mut stage = Stage::open(context)?;
     let outcome = bench.run(context, &mut stage, how);
@@ -107,7 +140,7 @@ fn flash_sale(sale: &FlashSale) -> Bench {
         ("--kills", sale.kills.to_string()),
         ("--seeds", seeds.to_string()),
     ]);
-    Bench { program: "bench-flash-sale", args, compares: Compares::Naive }
+    Bench { program: "bench-flash-sale", args, subject: Subject::ShopAndNaive }
 }
 
 fn orders(orders: &Orders) -> Bench {
@@ -121,7 +154,20 @@ fn orders(orders: &Orders) -> Bench {
         ("--in-flight", in_flight.to_string()),
     ]);
     args.extend(rates.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
-    Bench { program: "bench-orders", args, compares: Compares::Nothing }
+    Bench { program: "bench-orders", args, subject: Subject::Shop }
+}
+
+fn operator(operator: &Operator) -> Bench {
+    let shops = match operator.shops.as_slice() {
+        [] => &[1, 100, 1000],
+        shops => shops,
+    };
+    let mut args = arguments(&[
+        ("--changes", operator.changes.to_string()),
+        ("--rest-seconds", operator.rest_seconds.to_string()),
+    ]);
+    args.extend(shops.iter().flat_map(|count| ["--shops".to_owned(), count.to_string()]));
+    Bench { program: "bench-operator", args, subject: Subject::Operator }
 }
 
 fn arguments(pairs: &[(&str, String)]) -> Vec<String> {
@@ -130,15 +176,27 @@ fn arguments(pairs: &[(&str, String)]) -> Vec<String> {
 
 impl Bench {
     fn run(&self, context: &Context, stage: &mut Stage, how: &How) -> Result<()> {
-        let env = stage.servers(context)?;
-        let built = compile(context, how, &["shop-api", "shop-worker", self.program], &[])?;
+        let env = match self.subject {
+            Subject::Shop | Subject::ShopAndNaive => stage.servers(context)?,
+            Subject::Operator => stage.cluster(context)?,
+        };
+        let binaries = self.subject.binaries();
+        let names: Vec<_> = binaries.iter().map(|(_, name)| *name).chain([self.program]).collect();
+        let built = compile(context, how, &names, &[])?;
         let mut bench = Command::new(binary_named(&built, self.program)?);
         bench.args(&self.args);
-        bench.arg("--api").arg(binary_named(&built, "shop-api")?);
-        bench.arg("--worker").arg(binary_named(&built, "shop-worker")?);
-        if self.compares == Compares::Naive {
-            let built = compile(context, how, &[NAIVE], &["--features", "shop-worker/naive-allocation"])?;
-            bench.arg("--naive").arg(binary_named(&built, NAIVE)?);
+        for (flag, name) in binaries {
+            bench.arg(flag).arg(binary_named(&built, name)?);
+        }
+        match self.subject {
+            Subject::Shop => {}
+            Subject::ShopAndNaive => {
+                let built = compile(context, how, &[NAIVE], &["--features", "shop-worker/naive-allocation"])?;
+                bench.arg("--naive").arg(binary_named(&built, NAIVE)?);
+            }
+            Subject::Operator => {
+                bench.arg("--kwok").arg(tools::ensure_built(context, &tools::KWOK)?.0.join("kwok"));
+            }
         }
         bench.arg("--logs").arg(context.logs().join("bench"));
         bench.args(["--command", &typed(), "--commit", &commit(context)?]);
@@ -201,6 +259,7 @@ mod tests {
         match Cli::try_parse_from(["bench"].iter().chain(args)).unwrap().action {
             Action::FlashSale(sale) => flash_sale(&sale),
             Action::Orders(orders) => super::orders(&orders),
+            Action::Operator(operator) => super::operator(&operator),
         }
         .args
         .join(" ")
@@ -218,5 +277,11 @@ mod tests {
         assert_eq!(told(&["orders", "--rate", "70"]), "--seconds 20 --workers 2 --in-flight 0 --rate 70");
         let all = "--seconds 20 --workers 2 --in-flight 64 --rate 50 --rate 100 --rate 200 --rate 500";
         assert_eq!(told(&["orders"]), all);
+    }
+
+    #[test]
+    fn the_operator_has_one_shop_then_many() {
+        assert_eq!(told(&["operator"]), "--changes 100 --rest-seconds 60 --shops 1 --shops 100 --shops 1000");
+        assert_eq!(told(&["operator", "--shops", "7"]), "--changes 100 --rest-seconds 60 --shops 7");
     }
 }

@@ -54,6 +54,9 @@ pub const CONTAINERD: GoBuild = GoBuild {
 };
 pub const CRI_TOOLS: GoBuild =
     GoBuild { name: "cri-tools", module: "cri-tools", packages: &["sigs.k8s.io/cri-tools/cmd/crictl"], flags: &[] };
+/// Plays the kubelets of fake nodes, for benches with many pods.
+pub const KWOK: GoBuild =
+    GoBuild { name: "kwok", module: "kwok", packages: &["sigs.k8s.io/kwok/cmd/kwok"], flags: &[] };
 pub const COREDNS: GoBuild = GoBuild { name: "coredns", module: "coredns", packages: &["."], flags: &[] };
 pub const PAUSE: GoBuild = GoBuild { name: "pause", module: "pause", packages: &["."], flags: &[] };
 /// `-mod=mod`: the unused vendors' DNS providers are left out by an overlay, so go.mod need not list what they import.
