@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use shop_domain::money::Currency;
 use shop_runtime::{
-    otlp::Collector,
-    parsers::{ratio, secret_line, trimmed, trimmed_secret},
+    otlp::TracingConfig,
+    parsers::{secret_line, trimmed, trimmed_secret},
     queue::QueueAddress,
     trust::{PrivateCa, TrustError},
 };
@@ -202,27 +202,6 @@ pub struct LimitsConfig {
     #[arg(long, env = "SHOP_LIMIT_ADDRESS_PER_MINUTE", value_name = "SHOP_LIMIT_ADDRESS_PER_MINUTE",
           default_value = "3000", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit_address_per_minute: u32,
-}
-
-/// Names as OpenTelemetry has them; what else its exporter reads (headers, delays, resource attributes) has its names too.
-#[derive(Debug, Clone, Args)]
-pub struct TracingConfig {
-    /// Base address of an OTLP collector over HTTP, such as `http://collector:4318`. Left out: no spans are exported.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "OTEL_EXPORTER_OTLP_ENDPOINT",
-          value_parser = trimmed)]
-    otlp_endpoint: Option<String>,
-    /// Share of the traces that begin here of which spans are exported.
-    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "OTEL_TRACES_SAMPLER_ARG", default_value = "1",
-          value_parser = ratio)]
-    trace_ratio: f64,
-}
-
-impl TracingConfig {
-    /// An empty variable is as good as an unset one.
-    pub fn collector(&self) -> Option<Collector> {
-        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
-        Some(Collector { service: "shop-api", endpoint, ratio: self.trace_ratio })
-    }
 }
 
 /// A configuration that cannot work; each says what to set.

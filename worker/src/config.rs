@@ -6,8 +6,8 @@ use clap::{Args, Parser};
 use secrecy::{ExposeSecret, SecretString};
 use shop_runtime::{
     aws::Service,
-    otlp::Collector,
-    parsers::{ratio, trimmed, trimmed_secret},
+    otlp::TracingConfig,
+    parsers::{trimmed, trimmed_secret},
     queue::QueueAddress,
     trust::{PrivateCa, TrustError},
 };
@@ -82,27 +82,6 @@ struct QueueConfig {
     #[arg(long, env = "SHOP_SQS_MAX_RECEIVE_COUNT", value_name = "SHOP_SQS_MAX_RECEIVE_COUNT",
           default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     max_receive_count: u32,
-}
-
-/// Names as OpenTelemetry has them; what else its exporter reads (headers, delays, resource attributes) has its names too.
-#[derive(Debug, Clone, Args)]
-pub struct TracingConfig {
-    /// Base address of an OTLP collector over HTTP, such as `http://collector:4318`. Left out: no spans are exported.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "OTEL_EXPORTER_OTLP_ENDPOINT",
-          value_parser = trimmed)]
-    otlp_endpoint: Option<String>,
-    /// Share of the traces that begin here of which spans are exported.
-    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "OTEL_TRACES_SAMPLER_ARG", default_value = "1",
-          value_parser = ratio)]
-    trace_ratio: f64,
-}
-
-impl TracingConfig {
-    /// An empty variable is as good as an unset one.
-    pub fn collector(&self) -> Option<Collector> {
-        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
-        Some(Collector { service: "shop-worker", endpoint, ratio: self.trace_ratio })
-    }
 }
 
 /// Settings that do not go together.
