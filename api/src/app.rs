@@ -165,11 +165,11 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
     keys.follow(config.auth.auth_keys_file.clone(), &shutdown);
-    let sqs = Service { region: config.queue.sqs_region.clone(), endpoint: config.queue.endpoint() };
+    let sqs = config.queue.service();
     let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
     let calls = SqsCalls::register(&metrics, "shop_relay_sqs_calls");
     let sqs = calls.watch(&aws::sqs_trusting(&sqs, ca.as_ref()).await);
-    let (queue, ses) = (Queue::new(sqs, config.queue.queue()?), aws::ses(&ses).await);
+    let (queue, ses) = (Queue::new(sqs, config.queue.address().map_err(ConfigError::from)?), aws::ses(&ses).await);
     let redis = connect_redis(&config.store, ca.as_ref())?;
     let base = Base { store, keys, queue, ses, redis, clock, shutdown: shutdown.clone(), metrics };
     let relay = start_senders(&config, &base)?;

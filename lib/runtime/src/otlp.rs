@@ -23,7 +23,7 @@ use opentelemetry_sdk::{
 use tokio::runtime::Handle;
 
 use crate::{
-    parsers::{ratio, trimmed},
+    parsers::{filled, ratio, trimmed},
     trace::OwnIds,
 };
 
@@ -48,7 +48,7 @@ pub struct TracingConfig {
 impl TracingConfig {
     /// Where the spans of `service` go, if they go anywhere; an empty variable counts as unset.
     pub fn collector(&self, service: &'static str) -> Option<Collector> {
-        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
+        let endpoint = filled(self.otlp_endpoint.as_ref())?;
         Some(Collector { service, endpoint, ratio: self.trace_ratio })
     }
 }
