@@ -2,7 +2,10 @@
 
 use clap::Args;
 use email_address::EmailAddress;
-use shop_runtime::parsers::{filled, trimmed};
+use shop_runtime::{
+    aws::Service,
+    parsers::{filled, trimmed},
+};
 
 use super::ConfigError;
 use crate::mailer::reset_link;
@@ -10,7 +13,7 @@ use crate::mailer::reset_link;
 #[derive(Debug, Clone, Args)]
 pub struct MailConfig {
     #[arg(long, env = "SHOP_SES_REGION", value_name = "SHOP_SES_REGION", default_value = "ap-south-1")]
-    pub ses_region: String,
+    ses_region: String,
     #[arg(long, env = "SHOP_SES_ENDPOINT", value_name = "SHOP_SES_ENDPOINT", value_parser = trimmed)]
     ses_endpoint: Option<String>,
     /// Sender of all mails; verified in SES.
@@ -48,7 +51,8 @@ impl MailConfig {
         filled(self.password_reset_url.as_ref())
     }
 
-    pub fn endpoint(&self) -> Option<String> {
-        filled(self.ses_endpoint.as_ref())
+    /// The SES that sends the mails.
+    pub fn service(&self) -> Service {
+        Service { region: self.ses_region.clone(), endpoint: filled(self.ses_endpoint.as_ref()) }
     }
 }
