@@ -3,6 +3,7 @@
 
 pub mod burst;
 pub mod client;
+pub mod command;
 pub mod flash;
 pub mod ground;
 pub mod latency;
