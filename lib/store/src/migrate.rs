@@ -1,10 +1,13 @@
 //! The indexes of all collections. Idempotent: an index that is there already stays.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use mongodb::{
     Database, IndexModel,
-    bson::{Bson, Document},
+    bson::{Bson, Document, doc},
     error::{Error, ErrorKind},
+    options::IndexOptions,
 };
 
 use crate::{
@@ -32,6 +35,12 @@ fn plan() -> Vec<(&'static str, Vec<IndexModel>)> {
         (erasures::COLLECTION, Erasures::indexes()),
         (password_resets::COLLECTION, PasswordResets::indexes()),
     ]
+}
+
+/// The database forgets a document when its `expiresAt` has passed.
+pub fn forget_expired() -> IndexModel {
+    let at_once = IndexOptions::builder().expire_after(Duration::ZERO).build();
+    IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(at_once).build()
 }
 
 pub async fn run(database: &Database) -> Result<(), StoreError> {
