@@ -99,7 +99,7 @@ pub fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartE
         leases: base.store.leases.clone(),
         ses: base.ses.clone(),
         sender: mailer::Sender::new(&config.name, &config.mail.mail_from),
-        per_second: std::num::NonZeroU32::new(config.mail.mail_per_second).unwrap_or(std::num::NonZeroU32::MIN),
+        per_second: config.mail.mail_per_second,
         max_attempts: config.mail.mail_max_attempts,
         reset_links: ResetLinks::new(ResetTokens::new(base.keys.clone()), config.mail.reset_url()),
         clock: clock.clone(),

@@ -1,5 +1,7 @@
 //! Settings of the mails: sender, pace, and the shop's page for new passwords.
 
+use std::num::NonZeroU32;
+
 use clap::Args;
 use email_address::EmailAddress;
 use shop_runtime::{
@@ -19,9 +21,8 @@ pub struct MailConfig {
     /// Sender of all mails; verified in SES.
     #[arg(long, env = "SHOP_MAIL_FROM", value_name = "SHOP_MAIL_FROM")]
     pub mail_from: String,
-    #[arg(long, env = "SHOP_MAIL_PER_SECOND", value_name = "SHOP_MAIL_PER_SECOND", default_value = "14",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub mail_per_second: u32,
+    #[arg(long, env = "SHOP_MAIL_PER_SECOND", value_name = "SHOP_MAIL_PER_SECOND", default_value = "14")]
+    pub mail_per_second: NonZeroU32,
     /// Refusals after which a mail is given up; outages and throttling do not count.
     #[arg(long, env = "SHOP_MAIL_MAX_ATTEMPTS", value_name = "SHOP_MAIL_MAX_ATTEMPTS", default_value = "12",
           value_parser = clap::value_parser!(u32).range(1..=1000))]

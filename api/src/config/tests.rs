@@ -70,6 +70,7 @@ fn what_does_not_go_together_is_named(#[case] extra: &[&str], #[case] message: &
 #[case(&["--cors-origins", "https://a.example/path"], "SHOP_CORS_ORIGINS")]
 #[case(&["--http-addr", "3000"], "SHOP_HTTP_ADDR")]
 #[case(&["--currency", "rupee"], "SHOP_CURRENCY")]
+#[case(&["--mail-per-second", "0"], "SHOP_MAIL_PER_SECOND")]
 #[case(&["--limit-writes-per-minute", "0"], "SHOP_LIMIT_WRITES_PER_MINUTE")]
 #[case(&["--argon2-memory-kib", "64"], "SHOP_ARGON2_MEMORY_KIB")]
 #[case(&["--argon2-passes", "0"], "SHOP_ARGON2_PASSES")]
