@@ -22,6 +22,8 @@ use shop_store::{
     outbox::{OutboxEntry, OutboxKind},
 };
 
+use crate::service::page;
+
 pub use shop_store::dead_letters::{DeadCause, DeadLetter, DeadPosition};
 
 /// How many are taken up again in one write.
@@ -95,11 +97,8 @@ impl DeadLetters {
         after: Option<&DeadPosition>,
         limit: i64,
     ) -> Result<(Vec<DeadLetter>, Option<DeadPosition>), StoreError> {
-        let mut letters = self.store.dead_letters.list(after, limit.saturating_add(1)).await?;
-        let length = usize::try_from(limit).unwrap_or(0);
-        let more = letters.len() > length;
-        letters.truncate(length);
-        let next = letters.last().filter(|_| more).map(DeadPosition::after);
+        let mut letters = self.store.dead_letters.list(after, page::asked(limit)).await?;
+        let next = page::cut(&mut letters, limit, DeadPosition::after);
         Ok((letters, next))
     }
 

@@ -38,7 +38,7 @@ async fn run(command: Command) -> Result<()> {
 }
 
 async fn serve(config: Config) -> Result<()> {
-    let traces = telemetry::init_traced(&config.store.log_level, config.tracing.collector().as_ref())?;
+    let traces = telemetry::init_traced(&config.store.log_level, config.tracing.collector("shop-api").as_ref())?;
     let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
     let running = app::start(config, Surroundings { clock: Clock::system(), shutdown }).await?;
     let finished = running.wait().await;

@@ -2,13 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, Parser};
+use clap::Parser;
 use secrecy::{ExposeSecret, SecretString};
 use shop_runtime::{
-    aws::Service,
-    otlp::Collector,
-    parsers::{ratio, trimmed, trimmed_secret},
-    queue::QueueAddress,
+    otlp::TracingConfig,
+    parsers::{filled, trimmed, trimmed_secret},
+    queue::{QueueConfig, QueueNotNamed},
     trust::{PrivateCa, TrustError},
 };
 
@@ -35,7 +34,15 @@ pub struct Config {
     #[arg(long, env = "SHOP_CA_FILE", value_name = "SHOP_CA_FILE", value_parser = trimmed)]
     ca_file: Option<String>,
     #[command(flatten)]
-    queue: QueueConfig,
+    pub queue: QueueConfig,
+    /// How long a received message is hidden from other workers before it is extended.
+    #[arg(long, env = "SHOP_SQS_VISIBILITY_SECONDS", value_name = "SHOP_SQS_VISIBILITY_SECONDS",
+          default_value = "60", value_parser = clap::value_parser!(u32).range(2..=43_200))]
+    visibility_seconds: u32,
+    /// Deliveries after which the queue moves a message to its dead letters.
+    #[arg(long, env = "SHOP_SQS_MAX_RECEIVE_COUNT", value_name = "SHOP_SQS_MAX_RECEIVE_COUNT",
+          default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    max_receive_count: u32,
     #[arg(long, env = "SHOP_METRICS_ADDR", value_name = "SHOP_METRICS_ADDR", default_value = "0.0.0.0:9090")]
     pub metrics_addr: SocketAddr,
     /// A level for the shop's own code, or directives such as `info,shop_worker=debug`.
@@ -64,52 +71,11 @@ pub struct Config {
     simulated_work_ms: u32,
 }
 
-#[derive(Debug, Clone, Args)]
-struct QueueConfig {
-    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL", value_parser = trimmed)]
-    queue_url: Option<String>,
-    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME", value_parser = trimmed)]
-    queue_name: Option<String>,
-    #[arg(long, env = "SHOP_SQS_REGION", value_name = "SHOP_SQS_REGION", default_value = "ap-south-1")]
-    sqs_region: String,
-    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT", value_parser = trimmed)]
-    sqs_endpoint: Option<String>,
-    /// How long a received message is hidden from other workers before it is extended.
-    #[arg(long, env = "SHOP_SQS_VISIBILITY_SECONDS", value_name = "SHOP_SQS_VISIBILITY_SECONDS",
-          default_value = "60", value_parser = clap::value_parser!(u32).range(2..=43_200))]
-    visibility_seconds: u32,
-    /// Deliveries after which the queue moves a message to its dead letters.
-    #[arg(long, env = "SHOP_SQS_MAX_RECEIVE_COUNT", value_name = "SHOP_SQS_MAX_RECEIVE_COUNT",
-          default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    max_receive_count: u32,
-}
-
-/// Names as OpenTelemetry has them; what else its exporter reads (headers, delays, resource attributes) has its names too.
-#[derive(Debug, Clone, Args)]
-pub struct TracingConfig {
-    /// Base address of an OTLP collector over HTTP, such as `http://collector:4318`. Left out: no spans are exported.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "OTEL_EXPORTER_OTLP_ENDPOINT",
-          value_parser = trimmed)]
-    otlp_endpoint: Option<String>,
-    /// Share of the traces that begin here of which spans are exported.
-    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "OTEL_TRACES_SAMPLER_ARG", default_value = "1",
-          value_parser = ratio)]
-    trace_ratio: f64,
-}
-
-impl TracingConfig {
-    /// An empty variable is as good as an unset one.
-    pub fn collector(&self) -> Option<Collector> {
-        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
-        Some(Collector { service: "shop-worker", endpoint, ratio: self.trace_ratio })
-    }
-}
-
 /// Settings that do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("set exactly one of SHOP_SQS_QUEUE_URL and SHOP_SQS_QUEUE_NAME")]
-    Queue,
+    #[error(transparent)]
+    Queue(#[from] QueueNotNamed),
     #[error(
         "SHOP_SIMULATED_WORK_MS must be below SHOP_WORKER_MAX_PROCESSING_SECONDS: no message could ever be finished"
     )]
@@ -117,25 +83,9 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The queue's address; an empty variable counts as unset.
-    pub fn queue(&self) -> Result<QueueAddress, ConfigError> {
-        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        match (set(&self.queue.queue_url), set(&self.queue.queue_name)) {
-            (Some(url), None) => Ok(QueueAddress::Url(url)),
-            (None, Some(name)) => Ok(QueueAddress::Name(name)),
-            _ => Err(ConfigError::Queue),
-        }
-    }
-
-    pub fn sqs(&self) -> Service {
-        let endpoint = self.queue.sqs_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
-        Service { region: self.queue.sqs_region.clone(), endpoint }
-    }
-
     /// The private CA, if there is one.
     pub fn ca(&self) -> Result<Option<PrivateCa>, TrustError> {
-        let path = self.ca_file.as_ref().filter(|path| !path.is_empty());
-        path.map(|path| PrivateCa::load(path.as_ref())).transpose()
+        filled(self.ca_file.as_ref()).map(|path| PrivateCa::load(path.as_ref())).transpose()
     }
 
     pub fn redis_url(&self) -> Option<&SecretString> {
@@ -143,7 +93,7 @@ impl Config {
     }
 
     pub fn visibility(&self) -> Duration {
-        Duration::from_secs(self.queue.visibility_seconds.into())
+        Duration::from_secs(self.visibility_seconds.into())
     }
 
     /// Messages held at once, in work or waiting for it.
@@ -157,7 +107,7 @@ impl Config {
     }
 
     pub fn max_receive_count(&self) -> u32 {
-        self.queue.max_receive_count
+        self.max_receive_count
     }
 
     pub fn max_processing(&self) -> Duration {
@@ -186,6 +136,7 @@ impl Config {
 mod tests {
     use clap::CommandFactory;
     use rstest::rstest;
+    use shop_runtime::queue::QueueAddress;
 
     use super::*;
 
@@ -204,22 +155,12 @@ mod tests {
         Config::try_parse_from(base.iter().chain(more)).unwrap()
     }
 
-    #[rstest]
-    #[case(&["--queue-url", "http://sqs/q"], Ok(QueueAddress::Url("http://sqs/q".into())))]
-    #[case(&["--queue-name", "orders"], Ok(QueueAddress::Name("orders".into())))]
-    #[case(&["--queue-name", "orders", "--queue-url", ""], Ok(QueueAddress::Name("orders".into())))]
-    #[case(&["--queue-name", "orders", "--queue-url", "http://sqs/q"], Err(ConfigError::Queue))]
-    #[case(&[], Err(ConfigError::Queue))]
-    fn a_queue_has_one_address(#[case] args: &[&str], #[case] expected: Result<QueueAddress, ConfigError>) {
-        assert_eq!(parse(args).queue(), expected);
-    }
-
     #[test]
     fn line_ends_of_a_secret_are_no_part_of_it() {
         let config = parse(&["--redis-url", "redis://h\r\n", "--queue-url", "http://sqs/q\n", "--sqs-endpoint", " \n"]);
         assert_eq!(config.redis_url().unwrap().expose_secret(), "redis://h");
-        assert_eq!(config.queue(), Ok(QueueAddress::Url("http://sqs/q".into())));
-        assert_eq!(config.sqs().endpoint, None);
+        assert_eq!(config.queue.address(), Ok(QueueAddress::Url("http://sqs/q".into())));
+        assert_eq!(config.queue.service().endpoint, None);
         let config = Config::try_parse_from(["shop-worker", "--mongodb-uri", "mongodb://h/\n"]).unwrap();
         assert_eq!(config.mongodb_uri.expose_secret(), "mongodb://h/");
     }

@@ -11,7 +11,7 @@ use shop_worker::Config;
 async fn main() -> anyhow::Result<ExitCode> {
     install_tls_provider();
     let config = Config::parse();
-    let traces = telemetry::init_traced(&config.log_level, config.tracing.collector().as_ref())?;
+    let traces = telemetry::init_traced(&config.log_level, config.tracing.collector("shop-worker").as_ref())?;
     let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
     let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
     let address = shop_worker::start(&config, Clock::system(), &shutdown, deadline).await?;

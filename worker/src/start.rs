@@ -66,8 +66,8 @@ pub async fn start(
     let limits = limits(config)?;
     let ca = config.ca()?;
     let calls = SqsCalls::register(&metrics, "shop_worker_sqs_calls");
-    let client = aws::sqs_trusting(&config.sqs(), ca.as_ref()).await;
-    let queue = Queue::new(calls.watch(&client), config.queue()?);
+    let client = aws::sqs_trusting(&config.queue.service(), ca.as_ref()).await;
+    let queue = Queue::new(calls.watch(&client), config.queue.address().map_err(ConfigError::from)?);
     let ca_file = ca.as_ref().map(PrivateCa::path);
     let store = Store::connect_trusting(&config.mongodb_uri, &config.mongodb_database, ca_file).await?;
     let activity = Activity::default();

@@ -3,20 +3,37 @@
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::Method,
+    extract::Request,
+    http::{Method, header},
     middleware::from_fn,
     routing::get,
 };
 use rstest::rstest;
 use shop_domain::{
+    id::ProductId,
     money::{Money, MoneyError},
     order::{OrderLine, PricedOrder, Status},
     stock::Shortage,
 };
+use shop_store::StoreError;
 use tower::ServiceExt;
 
 use super::*;
-use crate::layers::request_id;
+use crate::{
+    dead_letters::RedriveError,
+    layers::request_id,
+    passwords::PasswordError,
+    service::{
+        accounts::AccountError,
+        catalogue::{self, CatalogueError},
+        inventory::InventoryError,
+        mails::MailError,
+        order_events::FollowError,
+        orders::{Miss, NotCancellable, OrderError},
+        password_reset::ResetError,
+        sessions::SessionError,
+    },
+};
 
 fn product() -> ProductId {
     ProductId::from_bits([1; 12])

@@ -27,6 +27,8 @@ pub use self::{
 };
 pub use shop_store::products::{Product, ProductFacts, Sort};
 
+use super::page;
+
 /// Longest name, in characters.
 pub const MAX_NAME: usize = 200;
 /// Longest description, in characters.
@@ -105,7 +107,6 @@ impl Browse {
         }
     }
 
-    /// One entry more than asked for tells whether there is a next page.
     fn search(&self) -> Search {
         Search {
             terms: self.terms.clone(),
@@ -114,7 +115,7 @@ impl Browse {
             max_price: self.max_price,
             sort: self.sort,
             after: self.cursor.as_ref().map(|cursor| cursor.after.clone()),
-            limit: self.limit + 1,
+            limit: page::asked(self.limit),
         }
     }
 }
@@ -237,11 +238,8 @@ impl Catalogue {
 
     async fn search(&self, search: &Search) -> Result<(Vec<Product>, Option<Cursor>), StoreError> {
         let mut products = self.store.products.search(search).await?;
-        let page_length = usize::try_from(search.limit - 1).unwrap_or(0);
-        let more = products.len() > page_length;
-        products.truncate(page_length);
-        let next = products.last().filter(|_| more);
-        let next = next.map(|last| Cursor { sort: search.sort, after: search.sort.position(last) });
+        let (sort, limit) = (search.sort, search.limit - 1);
+        let next = page::cut(&mut products, limit, |last| Cursor { sort, after: sort.position(last) });
         Ok((products, next))
     }
 

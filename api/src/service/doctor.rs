@@ -96,7 +96,10 @@ impl Doctor {
     async fn unfinished(&self) -> Finding {
         match self.store.unfinished.stuck().await.map_err(|error| unread(&error))? {
             0 => Ok("nothing was given up".into()),
-            stuck => Err(format!("{stuck} orders or adjustments were given up: look at them, then dispatch them anew")),
+            stuck => Err(format!(
+                "{stuck} orders or adjustments were given up: GET /api/v1/admin/dead-letters shows them, POST \
+                 /api/v1/admin/dead-letters/redrive takes them up again"
+            )),
         }
     }
 }

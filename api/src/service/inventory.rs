@@ -22,6 +22,7 @@ pub use shop_store::{
     movements::LedgerLine,
 };
 
+use super::page;
 use crate::relay::RelayHandle;
 
 const MAX_REASON: usize = 200;
@@ -167,13 +168,10 @@ impl Inventory {
             product: query.product,
             location: query.location,
             after: query.cursor.map(|cursor| (cursor.at, cursor.id)),
-            limit: query.limit + 1,
+            limit: page::asked(query.limit),
         };
         let mut lines = self.store.ledger.list(&search).await?;
-        let page_length = usize::try_from(query.limit).unwrap_or(0);
-        let more = lines.len() > page_length;
-        lines.truncate(page_length);
-        let next = lines.last().filter(|_| more).map(|last| LedgerCursor { at: last.at, id: last.id.clone() });
+        let next = page::cut(&mut lines, query.limit, |last| LedgerCursor { at: last.at, id: last.id.clone() });
         Ok(LedgerPage { lines, next })
     }
 }

@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod mails;
 pub mod order_events;
 pub mod orders;
+pub mod page;
 pub mod password_reset;
 pub mod sessions;
 pub mod users;

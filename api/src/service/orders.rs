@@ -33,7 +33,7 @@ pub use shop_store::{
     orders::{OrderView, Reason, ViewedMail},
 };
 
-use super::sessions::Principal;
+use super::{page, sessions::Principal};
 use crate::relay::RelayHandle;
 
 /// A reader who polls sees a change at most this late.
@@ -205,14 +205,10 @@ impl Orders {
             viewer: viewer_of(viewer),
             status: query.status,
             after: query.cursor.map(|cursor| (cursor.at, cursor.id)),
-            limit: query.limit + 1,
+            limit: page::asked(query.limit),
         };
         let mut orders: Vec<_> = self.store.orders.list(&listing).await?.iter().map(OrderDocument::view).collect();
-        let page_length = usize::try_from(query.limit).unwrap_or(0);
-        let more = orders.len() > page_length;
-        orders.truncate(page_length);
-        let next = orders.last().filter(|_| more);
-        let next = next.map(|last| OrderCursor { at: last.created_at, id: last.id.clone() });
+        let next = page::cut(&mut orders, query.limit, |last| OrderCursor { at: last.created_at, id: last.id.clone() });
         Ok(OrderPage { orders, next })
     }
 

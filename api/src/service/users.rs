@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use shop_domain::{account::Role, id::UserId};
 use shop_store::{StoreError, users};
 
-use super::{email::Email, sessions::Principal};
+use super::{email::Email, page, sessions::Principal};
 
 pub use shop_store::users::User;
 
@@ -55,13 +55,10 @@ impl Users {
         let listing = users::UserListing {
             prefix: Email::normalise(&query.prefix.unwrap_or_default()),
             after: query.cursor.map(|cursor| cursor.email),
-            limit: query.limit + 1,
+            limit: page::asked(query.limit),
         };
         let mut users = self.store.list(&listing).await?;
-        let page_length = usize::try_from(query.limit).unwrap_or(0);
-        let more = users.len() > page_length;
-        users.truncate(page_length);
-        let next = users.last().filter(|_| more).map(|last| UserCursor { email: last.email.clone() });
+        let next = page::cut(&mut users, query.limit, |last| UserCursor { email: last.email.clone() });
         Ok(UserPage { users, next })
     }
 

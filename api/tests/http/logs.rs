@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_domain::{id::OrderId, message::Message, order::Status};
 use shop_harness::Link;
-use shop_runtime::{aws::Service, ids};
+use shop_runtime::ids;
 use shop_store::mails::{MailKind, MailState};
 use tokio::process::{Child, Command};
 
@@ -90,9 +90,7 @@ impl Life {
         let (redis, url) = Link::to_redis(&servers.redis_url).await.unwrap();
         let sqs = Link::to(servers.sqs_endpoint.trim_start_matches("http://")).await.unwrap();
         let sqs_endpoint = format!("http://{}", sqs.address());
-        let config = shop.args.config();
-        let ses = Service { region: config.mail.ses_region.clone(), endpoint: config.mail.endpoint() };
-        let ses = Ses::to(&ses).await.unwrap();
+        let ses = Ses::to(&shop.args.config().mail.service()).await.unwrap();
         let api = Process::start(shop, |args| {
             args.set("--log-level", "trace").set("--mongodb-uri", &uri).set("--redis-url", &url);
             args.set("--sqs-endpoint", &sqs_endpoint).set("--ses-endpoint", ses.service.endpoint.clone().unwrap());

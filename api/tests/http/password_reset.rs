@@ -22,7 +22,7 @@ async fn set(shop: &Shop, token: &str, password: &str) -> Answer {
 
 /// The texts of the mails to an address, oldest first, as soon as there are so many.
 pub async fn mails_to(shop: &Shop, email: &str, count: usize) -> Vec<String> {
-    let url = format!("{}/store", shop.args.config().mail.endpoint().unwrap());
+    let url = format!("{}/store", shop.args.config().mail.service().endpoint.unwrap());
     eventually(&format!("{count} mails"), || async {
         let store: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
         let all = store["emails"].as_array().cloned().unwrap_or_default();

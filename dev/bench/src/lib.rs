@@ -4,6 +4,7 @@
 pub mod burst;
 pub mod client;
 pub mod control;
+pub mod command;
 pub mod flash;
 pub mod ground;
 pub mod latency;

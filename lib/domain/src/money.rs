@@ -1,6 +1,9 @@
 //! Money: integer minor units inside, exact decimals outside. Never a float.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+};
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
@@ -27,10 +30,6 @@ impl Currency {
             _ => 2,
         }
     }
-
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("XXX")
-    }
 }
 
 impl FromStr for Currency {
@@ -52,19 +51,19 @@ impl TryFrom<String> for Currency {
 
 impl From<Currency> for String {
     fn from(currency: Currency) -> String {
-        currency.as_str().to_owned()
+        currency.0.map(char::from).into_iter().collect()
     }
 }
 
 impl fmt::Display for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.0.iter().try_for_each(|&letter| f.write_char(char::from(letter)))
     }
 }
 
 impl fmt::Debug for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -187,6 +186,16 @@ mod tests {
     #[case("92233720368547758.07", "INR", Ok(i64::MAX))]
     fn decimals_are_read_exactly(#[case] text: &str, #[case] code: &str, #[case] minor: Result<i64, MoneyError>) {
         assert_eq!(Money::from_decimal(text.parse().unwrap(), currency(code)).map(Money::minor), minor);
+    }
+
+    #[test]
+    fn a_currency_is_written_as_it_was_read() {
+        let read = currency("INR");
+        assert_eq!(
+            (read.to_string(), format!("{read:?}"), String::from(read)),
+            ("INR".into(), "INR".into(), "INR".into())
+        );
+        assert_eq!(serde_json::to_string(&read).unwrap(), r#""INR""#);
     }
 
     #[rstest]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use clap::Args;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry::trace::TracerProvider;
@@ -21,12 +22,36 @@ use opentelemetry_sdk::{
 };
 use tokio::runtime::Handle;
 
-use crate::trace::OwnIds;
+use crate::{
+    parsers::{filled, ratio, trimmed},
+    trace::OwnIds,
+};
 
 /// One export may take so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The last export, when the process ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Names as OpenTelemetry has them; what else its exporter reads (headers, delays, resource attributes) has its names too.
+#[derive(Debug, Clone, Args)]
+pub struct TracingConfig {
+    /// Base address of an OTLP collector over HTTP, such as `http://collector:4318`. Left out: no spans are exported.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "OTEL_EXPORTER_OTLP_ENDPOINT",
+          value_parser = trimmed)]
+    otlp_endpoint: Option<String>,
+    /// Share of the traces that begin here of which spans are exported.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "OTEL_TRACES_SAMPLER_ARG", default_value = "1",
+          value_parser = ratio)]
+    trace_ratio: f64,
+}
+
+impl TracingConfig {
+    /// Where the spans of `service` go, if they go anywhere; an empty variable counts as unset.
+    pub fn collector(&self, service: &'static str) -> Option<Collector> {
+        let endpoint = filled(self.otlp_endpoint.as_ref())?;
+        Some(Collector { service, endpoint, ratio: self.trace_ratio })
+    }
+}
 
 /// Where spans go.
 #[derive(Debug, Clone)]
@@ -118,10 +143,29 @@ impl HttpClient for OnRuntime {
 mod tests {
     use std::time::Instant;
 
+    use clap::Parser;
+    use rstest::rstest;
     use tracing::subscriber::with_default;
     use tracing_subscriber::{layer::SubscriberExt, registry};
 
     use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        tracing: TracingConfig,
+    }
+
+    #[rstest]
+    #[case(&[], None)]
+    #[case(&["--otlp-endpoint", " \n"], None)]
+    #[case(&["--otlp-endpoint", "http://c:4318\n"], Some(("http://c:4318", 1.0)))]
+    #[case(&["--otlp-endpoint", "http://c:4318", "--trace-ratio", "0.25"], Some(("http://c:4318", 0.25)))]
+    fn spans_go_to_the_collector_that_is_named(#[case] args: &[&str], #[case] expected: Option<(&str, f64)>) {
+        let cli = Cli::try_parse_from(["x"].iter().chain(args)).unwrap();
+        let collector = cli.tracing.collector("test");
+        assert_eq!(collector.as_ref().map(|collector| (collector.endpoint.as_str(), collector.ratio)), expected);
+    }
 
     fn collector(endpoint: String) -> Collector {
         Collector { service: "test", endpoint, ratio: 1.0 }

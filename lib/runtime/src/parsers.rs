@@ -20,6 +20,11 @@ pub fn secret_line(text: &str) -> Result<SecretString, Infallible> {
     Ok(text.trim_end_matches(['\r', '\n']).into())
 }
 
+/// The setting, if it says something: an empty variable is as good as an unset one.
+pub fn filled(value: Option<&String>) -> Option<String> {
+    value.filter(|text| !text.is_empty()).cloned()
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("must be a number from 0 to 1")]
 pub struct NoRatio;

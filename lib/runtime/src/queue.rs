@@ -3,7 +3,47 @@
 use std::{fmt, sync::Arc};
 
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use clap::Args;
 use tokio::sync::OnceCell;
+
+use crate::{
+    aws::Service,
+    parsers::{filled, trimmed},
+};
+
+/// Where the queue is. For the configuration of a binary to flatten in.
+#[derive(Debug, Clone, Args)]
+pub struct QueueConfig {
+    #[arg(long, env = "SHOP_SQS_QUEUE_URL", value_name = "SHOP_SQS_QUEUE_URL", value_parser = trimmed)]
+    queue_url: Option<String>,
+    #[arg(long, env = "SHOP_SQS_QUEUE_NAME", value_name = "SHOP_SQS_QUEUE_NAME", value_parser = trimmed)]
+    queue_name: Option<String>,
+    #[arg(long, env = "SHOP_SQS_REGION", value_name = "SHOP_SQS_REGION", default_value = "ap-south-1")]
+    sqs_region: String,
+    #[arg(long, env = "SHOP_SQS_ENDPOINT", value_name = "SHOP_SQS_ENDPOINT", value_parser = trimmed)]
+    sqs_endpoint: Option<String>,
+}
+
+impl QueueConfig {
+    /// The queue's address; an empty variable counts as unset.
+    pub fn address(&self) -> Result<QueueAddress, QueueNotNamed> {
+        match (filled(self.queue_url.as_ref()), filled(self.queue_name.as_ref())) {
+            (Some(url), None) => Ok(QueueAddress::Url(url)),
+            (None, Some(name)) => Ok(QueueAddress::Name(name)),
+            _ => Err(QueueNotNamed),
+        }
+    }
+
+    /// The SQS that has the queue.
+    pub fn service(&self) -> Service {
+        Service { region: self.sqs_region.clone(), endpoint: filled(self.sqs_endpoint.as_ref()) }
+    }
+}
+
+/// The queue has no name, or more than one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("set exactly one of SHOP_SQS_QUEUE_URL and SHOP_SQS_QUEUE_NAME")]
+pub struct QueueNotNamed;
 
 /// How the queue is named in the settings: exactly one of `SHOP_SQS_QUEUE_URL` and `SHOP_SQS_QUEUE_NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,4 +138,28 @@ impl Queue {
 pub fn is_fifo(url: &str) -> bool {
     // SQS names are case-sensitive: `.FIFO` is no FIFO queue.
     url.strip_suffix(".fifo").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        queue: QueueConfig,
+    }
+
+    #[rstest]
+    #[case(&["--queue-url", "http://sqs/q\n"], Ok(QueueAddress::Url("http://sqs/q".into())))]
+    #[case(&["--queue-name", "orders"], Ok(QueueAddress::Name("orders".into())))]
+    #[case(&["--queue-name", "orders", "--queue-url", ""], Ok(QueueAddress::Name("orders".into())))]
+    #[case(&["--queue-name", "orders", "--queue-url", "http://sqs/q"], Err(QueueNotNamed))]
+    #[case(&[], Err(QueueNotNamed))]
+    fn a_queue_has_one_address(#[case] args: &[&str], #[case] expected: Result<QueueAddress, QueueNotNamed>) {
+        assert_eq!(Cli::try_parse_from(["x"].iter().chain(args)).unwrap().queue.address(), expected);
+    }
 }

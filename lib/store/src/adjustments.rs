@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use mongodb::{
-    Collection, Database, IndexModel,
-    bson::{doc, serialize_to_bson},
-};
+use mongodb::{Collection, Database, IndexModel, bson::doc};
 use serde::{Deserialize, Serialize};
 use shop_domain::{
     catalogue::Location,
@@ -19,7 +16,7 @@ use crate::{
     StoreError,
     bulk::{self, Missing},
     dates,
-    orders::{LastFailure, Sweeps},
+    orders::{LastFailure, Sweeps, to_bson},
     outbox::{self, OutboxEntry, OutboxKind, PendingSend},
     transaction::Transaction,
     unfinished,
@@ -143,8 +140,7 @@ impl Adjustments {
         let mut set = doc! { "status": "Applied", "settledAt": dates::bson(at) };
         if let AdjustmentOutcome::Refused(lines) = outcome {
             set.insert("status", "Refused");
-            let lines = serialize_to_bson(lines).map_err(|error| StoreError::Unreadable(error.into()))?;
-            set.insert("refused", lines);
+            set.insert("refused", to_bson(lines)?);
         }
         let update = bulk::update(doc! { "_id": id.as_str(), "status": "Pending" }, doc! { "$set": set });
         match bulk::run_in(&self.database, tx, (COLLECTION, Missing::Skip), vec![update]).await? {
@@ -155,9 +151,8 @@ impl Adjustments {
 
     /// Records why a pending adjustment could not be handled; false when it is settled.
     pub async fn record_failure(&self, id: &AdjustmentId, failure: &LastFailure) -> Result<bool, StoreError> {
-        let failure = serialize_to_bson(failure).map_err(|error| StoreError::Unreadable(error.into()))?;
         let filter = doc! { "_id": id.as_str(), "status": "Pending" };
-        let update = bulk::update(filter, doc! { "$set": { "failure": failure } });
+        let update = bulk::update(filter, doc! { "$set": { "failure": to_bson(failure)? } });
         Ok(bulk::run(&self.database, COLLECTION, vec![update]).await? == 1)
     }
 

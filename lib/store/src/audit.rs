@@ -16,7 +16,8 @@ use shop_domain::{
 
 use crate::{
     StoreError,
-    orders::{self, Restock},
+    mails::{self, MailState},
+    orders,
     stock::{self, StockRow},
     transaction::Transaction,
 };
@@ -148,7 +149,7 @@ impl Audit {
     }
 
     async fn sold(&self) -> Result<Stock, StoreError> {
-        let holds = doc! { "$or": [{ "status": "Processed" }, { "restock": format!("{:?}", Restock::Owed) }] };
+        let holds = doc! { "$or": [{ "status": "Processed" }, { "restock": "Owed" }] };
         let group = doc! { "$group": {
             "_id": { "productId": "$lines.productId", "location": "$location" },
             "stock": { "$sum": "$lines.quantity" },
@@ -175,7 +176,7 @@ impl Audit {
         }
         let is_mail = doc! { "$filter": {
             "input": { "$ifNull": ["$outbox", []] }, "as": "entry",
-            "cond": { "$in": ["$$entry.kind", ["ConfirmationMail", "FailureMail", "CancellationMail"]] },
+            "cond": { "$in": ["$$entry.kind", mails::OF_ORDERS.to_vec()] },
         } };
         let is_told = doc! { "$filter": {
             "input": "$history", "as": "step", "cond": { "$ne": ["$$step.status", "Pending"] },
@@ -183,7 +184,7 @@ impl Audit {
         // Records of the first version have no state: they were sent.
         let is_unsent = doc! { "$filter": {
             "input": { "$ifNull": ["$mails", []] }, "as": "mail",
-            "cond": { "$in": ["$$mail.state", ["GivenUp", "Suppressed"]] },
+            "cond": { "$in": ["$$mail.state", [MailState::GivenUp.as_str(), MailState::Suppressed.as_str()]] },
         } };
         let group = doc! { "$group": {
             "_id": null,

@@ -116,16 +116,12 @@ impl Store {
 
     /// One round trip to the primary, in at most 5 s: a server that hangs is as good as away.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let answer = tokio::time::timeout(PING, self.pings.run_command(doc! { "ping": 1 })).await;
-        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        Ok(())
+        ping(&self.pings).await
     }
 
     /// The same on the way that all other requests take: that one finds by itself, and later, that the server is back.
     pub(crate) async fn reach(&self) -> Result<(), StoreError> {
-        let answer = tokio::time::timeout(PING, self.database.run_command(doc! { "ping": 1 })).await;
-        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        Ok(())
+        ping(&self.database).await
     }
 
     /// What time it is for MongoDB.
@@ -157,6 +153,12 @@ impl Store {
     pub async fn drop_database(&self) -> Result<(), StoreError> {
         Ok(self.database.drop().await?)
     }
+}
+
+async fn ping(database: &Database) -> Result<(), StoreError> {
+    let answer = tokio::time::timeout(PING, database.run_command(doc! { "ping": 1 })).await;
+    answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    Ok(())
 }
 
 fn durable() -> WriteConcern {

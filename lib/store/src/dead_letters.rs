@@ -5,7 +5,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Database,
-    bson::{Document, doc, serialize_to_bson},
+    bson::{Document, doc},
 };
 use serde::{Deserialize, Serialize};
 use shop_domain::{
@@ -191,9 +191,8 @@ fn reviving(letter: &DeadLetter, entry: &OutboxEntry, now: Timestamp) -> Result<
         Message::StockAdjusted { .. } => dead_adjustments(),
         Message::OrderPlaced { .. } | Message::OrderCancelled { .. } => dead_orders(),
     };
-    let entry = serialize_to_bson(entry).map_err(|error| StoreError::Unreadable(error.into()))?;
     let change = doc! {
-        "$push": { "outbox": entry },
+        "$push": { "outbox": orders::to_bson(entry)? },
         "$unset": { "stuck": "", "sweeps": "", "failure": "" },
     };
     Ok(bulk::update(doc! { "$and": [{ "_id": id }, dead] }, change))

@@ -1,10 +1,13 @@
 //! The indexes of all collections. Idempotent: an index that is there already stays.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use mongodb::{
     Database, IndexModel,
-    bson::{Bson, Document},
+    bson::{Bson, Document, doc},
     error::{Error, ErrorKind},
+    options::IndexOptions,
 };
 
 use crate::{
@@ -32,6 +35,12 @@ fn plan() -> Vec<(&'static str, Vec<IndexModel>)> {
         (erasures::COLLECTION, Erasures::indexes()),
         (password_resets::COLLECTION, PasswordResets::indexes()),
     ]
+}
+
+/// The database forgets a document when its `expiresAt` has passed.
+pub fn forget_expired() -> IndexModel {
+    let at_once = IndexOptions::builder().expire_after(Duration::ZERO).build();
+    IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(at_once).build()
 }
 
 pub async fn run(database: &Database) -> Result<(), StoreError> {
@@ -71,11 +80,37 @@ fn is_same(one: &IndexModel, other: &IndexModel) -> bool {
         index.keys.iter().map(|(field, direction)| (field.clone(), number(direction))).collect()
     };
     let unique = |index: &IndexModel| index.options.as_ref().and_then(|options| options.unique).unwrap_or(false);
-    keys(one) == keys(other) && unique(one) == unique(other)
+    let expiry = |index: &IndexModel| index.options.as_ref().and_then(|options| options.expire_after);
+    keys(one) == keys(other) && unique(one) == unique(other) && expiry(one) == expiry(other)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "1 or -1")]
 fn number(direction: &Bson) -> Option<i64> {
     let whole = direction.as_i64().or_else(|| direction.as_i32().map(i64::from));
     whole.or_else(|| direction.as_f64().map(|direction| direction as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn index(keys: Document, options: IndexOptions) -> IndexModel {
+        IndexModel::builder().keys(keys).options(options).build()
+    }
+
+    #[rstest]
+    #[case::as_a_server_may_return_it(index(doc! { "expiresAt": 1.0 }, expiring(0)), true)]
+    #[case::of_another_field(index(doc! { "createdAt": 1 }, expiring(0)), false)]
+    #[case::of_another_direction(index(doc! { "expiresAt": -1 }, expiring(0)), false)]
+    #[case::that_forgets_later(index(doc! { "expiresAt": 1 }, expiring(60)), false)]
+    #[case::that_forgets_nothing(index(doc! { "expiresAt": 1 }, IndexOptions::default()), false)]
+    fn an_index_is_there_only_with_its_keys_and_its_expiry(#[case] there: IndexModel, #[case] is_it: bool) {
+        assert_eq!(is_same(&forget_expired(), &there), is_it);
+    }
+
+    fn expiring(seconds: u64) -> IndexOptions {
+        IndexOptions::builder().expire_after(Duration::from_secs(seconds)).build()
+    }
 }

@@ -1,15 +1,13 @@
 //! The `password_resets` collection: requests for a new password, each with the mail it owes. Holds nothing with which
 //! a password could be set: the token is made from the id and a key that is not in the database.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
-use mongodb::{Collection, Database, IndexModel, bson::doc, options::IndexOptions};
+use mongodb::{Collection, Database, IndexModel, bson::doc};
 use serde::{Deserialize, Serialize};
 use shop_domain::id::{PasswordResetId, UserId};
 
 use crate::{
-    StoreError, dates,
+    StoreError, dates, migrate,
     orders::BuyerEmail,
     outbox::{self, OutboxEntry},
 };
@@ -71,10 +69,9 @@ impl PasswordResets {
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {
-        let forget = IndexOptions::builder().expire_after(Duration::ZERO).build();
         vec![
             IndexModel::builder().keys(doc! { "userId": 1, "createdAt": -1 }).build(),
-            IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(forget).build(),
+            migrate::forget_expired(),
             outbox::index(),
         ]
     }

@@ -1,18 +1,15 @@
 //! The `sessions` collection: logins, each a family of refresh tokens of which only hashes are kept.
 
-use std::time::Duration;
-
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, Database, IndexModel,
     bson::{Document, doc},
-    options::IndexOptions,
 };
 use serde::{Deserialize, Serialize};
 use shop_domain::id::{SessionId, UserId};
 
-use crate::{StoreError, dates, transaction::Transaction};
+use crate::{StoreError, dates, migrate, transaction::Transaction};
 
 pub(crate) const COLLECTION: &str = "sessions";
 
@@ -106,16 +103,12 @@ impl Sessions {
 
     /// Ends a session and all its tokens. False when it was over before.
     pub async fn revoke(&self, id: &SessionId, now: Timestamp) -> Result<bool, StoreError> {
-        let live = doc! { "_id": id.as_str(), "revokedAt": { "$exists": false } };
-        let change = doc! { "$set": { "revokedAt": dates::bson(now) } };
-        Ok(self.collection.update_one(live, change).await?.matched_count == 1)
+        self.revoke_one(doc! { "_id": id.as_str() }, now).await
     }
 
     /// Ends a session if it is the user's. False when it is not, or was over before.
     pub async fn revoke_of(&self, user: &UserId, id: &SessionId, now: Timestamp) -> Result<bool, StoreError> {
-        let mine = doc! { "_id": id.as_str(), "userId": user.as_str(), "revokedAt": { "$exists": false } };
-        let change = doc! { "$set": { "revokedAt": dates::bson(now) } };
-        Ok(self.collection.update_one(mine, change).await?.matched_count == 1)
+        self.revoke_one(doc! { "_id": id.as_str(), "userId": user.as_str() }, now).await
     }
 
     /// Ends every session of a user; says which.
@@ -141,11 +134,15 @@ impl Sessions {
         Ok(())
     }
 
+    async fn revoke_one(&self, mut filter: Document, now: Timestamp) -> Result<bool, StoreError> {
+        filter.extend(not_revoked());
+        Ok(self.collection.update_one(filter, revocation(now)).await?.matched_count == 1)
+    }
+
     async fn revoke_where(&self, mut filter: Document, now: Timestamp) -> Result<Vec<SessionId>, StoreError> {
-        filter.insert("revokedAt", doc! { "$exists": false });
+        filter.extend(not_revoked());
         let sessions: Vec<Session> = self.collection.find(filter.clone()).await?.try_collect().await?;
-        let change = doc! { "$set": { "revokedAt": dates::bson(now) } };
-        self.collection.update_many(filter, change).await?;
+        self.collection.update_many(filter, revocation(now)).await?;
         Ok(sessions.into_iter().map(|session| session.id).collect())
     }
 
@@ -168,10 +165,14 @@ impl Sessions {
     }
 
     pub(crate) fn indexes() -> Vec<IndexModel> {
-        let forget = IndexOptions::builder().expire_after(Duration::ZERO).build();
-        vec![
-            IndexModel::builder().keys(doc! { "userId": 1, "createdAt": -1 }).build(),
-            IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(forget).build(),
-        ]
+        vec![IndexModel::builder().keys(doc! { "userId": 1, "createdAt": -1 }).build(), migrate::forget_expired()]
     }
+}
+
+fn not_revoked() -> Document {
+    doc! { "revokedAt": { "$exists": false } }
+}
+
+fn revocation(now: Timestamp) -> Document {
+    doc! { "$set": { "revokedAt": dates::bson(now) } }
 }

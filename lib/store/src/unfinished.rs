@@ -5,7 +5,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Database, IndexModel,
-    bson::{Document, doc, serialize_to_bson},
+    bson::{Document, doc},
     options::IndexOptions,
 };
 use serde::Deserialize;
@@ -76,9 +76,8 @@ impl Unfinished {
 
     /// Puts forgotten work on its outbox again. False when another sweeper was faster.
     pub async fn revive(&self, work: &Forgotten, entry: &OutboxEntry, next_at: Timestamp) -> Result<bool, StoreError> {
-        let entry = serialize_to_bson(entry).map_err(|error| StoreError::Unreadable(error.into()))?;
         let sweeps = doc! { "count": work.sweeps + 1, "nextAt": dates::bson(next_at) };
-        self.change(work, doc! { "$push": { "outbox": entry }, "$set": { "sweeps": sweeps } }).await
+        self.change(work, doc! { "$push": { "outbox": orders::to_bson(entry)? }, "$set": { "sweeps": sweeps } }).await
     }
 
     /// Gives forgotten work up: it is shown to staff and never revived again. False when another sweeper was faster.

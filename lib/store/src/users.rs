@@ -98,8 +98,7 @@ impl Users {
     /// Replaces a forgotten password's hash, which ends the account's sessions. False when it is no longer the one that was
     /// read.
     pub async fn reset_password(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
-        let change = doc! { "$set": { "passwordHash": hash }, "$inc": { "passwordVersion": 1_i64 } };
-        Ok(self.collection.update_one(unchanged(user), change).await?.matched_count == 1)
+        Ok(self.collection.update_one(unchanged(user), new_password(hash)).await?.matched_count == 1)
     }
 
     /// Makes an account a staff account with this password, which ends its sessions. The account as it is then; None when
@@ -115,8 +114,8 @@ impl Users {
 
     /// Changes the password, which ends the account's sessions. False when it is no longer the one that was read.
     pub async fn change_password_in(&self, tx: &mut Transaction, user: &User, hash: &str) -> Result<bool, StoreError> {
-        let change = doc! { "$set": { "passwordHash": hash }, "$inc": { "passwordVersion": 1_i64 } };
-        Ok(self.collection.update_one(unchanged(user), change).session(tx.session()).await?.matched_count == 1)
+        Ok(self.collection.update_one(unchanged(user), new_password(hash)).session(tx.session()).await?.matched_count
+            == 1)
     }
 
     /// Gives an account a role. The account as it is then; None when there is none.
@@ -169,4 +168,9 @@ impl Users {
 /// The account, if its password is still the one that was read.
 fn unchanged(user: &User) -> Document {
     doc! { "_id": user.id.as_str(), "passwordHash": &user.password_hash }
+}
+
+/// Sessions that were opened with the password before are behind, and so over.
+fn new_password(hash: &str) -> Document {
+    doc! { "$set": { "passwordHash": hash }, "$inc": { "passwordVersion": 1_i64 } }
 }

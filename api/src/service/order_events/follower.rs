@@ -3,7 +3,6 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use shop_domain::order::Status;
 use tokio::time::Instant;
 
 use super::{Change, Seat, Signal, Wish, changes};
@@ -83,7 +82,7 @@ impl Follower {
                 self.behind = order.version < newest;
                 self.waiting.extend(changes(&order, Some(self.seen)));
                 self.seen = self.seen.max(order.version);
-                self.ended = order.status != Status::Pending;
+                self.ended = order.status.is_settled();
             }
             // Gone: there is nothing more to tell.
             Ok(None) => self.ended = true,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use shop_bench::{
+    command,
     flash::{
         self, Sale,
         verdict::{Counts, judge},
@@ -37,14 +38,7 @@ struct Raw {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    shop_runtime::install_tls_provider();
-    match run(&Bench::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::main(run).await
 }
 
 async fn run(bench: &Bench) -> Result<()> {

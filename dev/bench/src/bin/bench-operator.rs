@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use shop_bench::{
+    command,
     control::{self, Binaries, Measured, Plan},
     record::{self, Call, Circumstances, Results, table},
 };
@@ -23,14 +24,7 @@ struct Bench {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    shop_runtime::install_tls_provider();
-    match run(&Bench::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::main(run).await
 }
 
 async fn run(bench: &Bench) -> Result<()> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use shop_bench::{
+    command,
     ground::Binaries,
     latency::Latency,
     rates::{self, Measured, Plan},
@@ -25,14 +26,7 @@ struct Bench {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    shop_runtime::install_tls_provider();
-    match run(&Bench::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::main(run).await
 }
 
 async fn run(bench: &Bench) -> Result<()> {
