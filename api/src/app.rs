@@ -46,6 +46,7 @@ use crate::{
     passwords::Passwords,
     probes::probes,
     relay::{self, RelayDeps, RelayHandle},
+    report,
     reset_tokens::ResetTokens,
     router::router,
     server::{self, ServeError},
@@ -161,7 +162,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let store = connect(&config.store, ca.as_ref()).await?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
     readiness.close(MONGODB, "has not answered yet");
-    let ops_routes = ops::router(readiness.clone(), metrics.clone());
+    let ops_routes = ops::router(readiness.clone(), metrics.clone()).merge(report::routes(keys.clone()));
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
     keys.follow(config.auth.auth_keys_file.clone(), &shutdown);
