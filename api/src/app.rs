@@ -28,6 +28,7 @@ use crate::{
     layers::red::RequestMetrics,
     limits::Limits,
     mailer::MailerError,
+    report,
     router::router,
     server::{self, ServeError},
     service::{
@@ -136,7 +137,8 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let base = Base::new(&config, surroundings).await?;
     let readiness = Readiness::default();
     readiness.close(MONGODB, "has not answered yet");
-    let ops_routes = ops::router(readiness.clone(), base.metrics.clone());
+    let reports = report::routes(base.keys.clone());
+    let ops_routes = ops::router(readiness.clone(), base.metrics.clone()).merge(reports);
     let ops_addr = ops::serve(config.http.metrics_addr, ops_routes, &shutdown).await?;
 
     base.keys.follow(config.auth.auth_keys_file.clone(), &shutdown);

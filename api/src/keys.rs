@@ -94,6 +94,18 @@ impl KeyRing {
         self.keys.get(kid).map(ExposeSecret::expose_secret)
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        let kept = |(kid, key): (&String, &SecretSlice<u8>)| other.key(kid) == Some(key.expose_secret());
+        self.signing == other.signing && self.keys.len() == other.keys.len() && self.keys.iter().all(kept)
+    }
+
+    /// The ids of all accepted keys.
+    pub fn ids(&self) -> Vec<&str> {
+        let mut ids: Vec<_> = self.keys.keys().map(String::as_str).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// All accepted keys, the signing one first.
     pub fn all(&self) -> impl Iterator<Item = &[u8]> {
         let others = self.keys.iter().filter(|(kid, _)| **kid != self.signing).map(|(_, key)| key.expose_secret());
@@ -138,7 +150,8 @@ impl Keys {
     pub fn follow(&self, path: PathBuf, shutdown: &Shutdown) {
         let (keys, draining) = (self.clone(), shutdown.draining());
         shutdown.spawn_detached(async move {
-            let mut seen = read(&path).await.ok();
+            // Nothing is taken for seen: the file may have changed since it was loaded.
+            let mut seen = None;
             while tokio::time::timeout(POLL, draining.cancelled()).await.is_err() {
                 let content = read(&path).await.ok();
                 if content.is_some() && content != seen {
@@ -151,6 +164,7 @@ impl Keys {
 
     fn replace(&self, json: &str) {
         match KeyRing::parse(json) {
+            Ok(ring) if ring.is_same(&self.current()) => {}
             Ok(ring) => {
                 tracing::info!(signing = ring.signing_id(), keys = ring.keys.len(), "token keys changed");
                 *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
@@ -242,6 +256,27 @@ pub mod tests {
         keys.replace(&next.to_string());
         assert_eq!(keys.current().signing_id(), "k2");
         assert!(keys.current().key("k1").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_change_between_loading_and_following_is_not_missed() {
+        let path = std::env::temp_dir().join(format!("keys-{}.json", shop_runtime::ids::random_hex::<8>().unwrap()));
+        std::fs::write(&path, file_of(1)).unwrap();
+        let keys = Keys::load(&path).await.unwrap();
+        std::fs::write(&path, file_of(2)).unwrap();
+        let shutdown = Shutdown::manual();
+        keys.follow(path.clone(), &shutdown);
+        let taken_over = async {
+            while keys.current().signing_id() != "k2" {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(POLL * 3, taken_over).await.unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    fn file_of(seed: u8) -> String {
+        serde_json::json!({ "signing": format!("k{seed}"), "keys": { format!("k{seed}"): key_text(seed) } }).to_string()
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ pub mod passwords;
 mod probes;
 pub mod problem;
 pub mod relay;
+mod report;
 pub mod reset_tokens;
 pub mod router;
 mod routes;

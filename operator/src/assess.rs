@@ -3,6 +3,7 @@
 use crate::{
     conditions::{Condition, Kind, Reason, Status},
     crd::Mode,
+    keys::Underway,
     rollout::{self, Rollout},
     scale::{Limit, Pause, view::View},
     validate::{Fault, Scaling},
@@ -31,6 +32,8 @@ pub struct Outcome {
     pub view: Option<View>,
     /// Why a shop that is being deleted is still there.
     pub deleting: Option<Fault>,
+    /// How far the change of the signing keys has come.
+    pub rotation: Option<Underway>,
     pub paused: bool,
     pub suspended: bool,
 }
@@ -116,10 +119,12 @@ fn wakes(outcome: &Outcome) -> bool {
 }
 
 /// A rollout is under way while pods of an older template exist, or none serves yet. More or fewer pods are no rollout.
-fn is_rolling(deployment: &Deployment, since: Option<i64>) -> bool {
+fn is_rolling(deployment: &Deployment, since: Option<i64>, trouble: Option<&String>) -> bool {
     let rollout = rollout::of(deployment);
     let observed = rollout::has_observed(deployment, since.or(deployment.metadata.generation));
     let nothing_serves = rollout.desired > 0 && (rollout.available == 0 || rollout.updated == 0);
+    // Pods that served and broke are no rollout; pods that merely start again (as after `suspended`) are taken for one.
+    let nothing_serves = nothing_serves && !(rollout.done_before && trouble.is_some());
     !observed || rollout.updated < rollout.total || nothing_serves
 }
 
@@ -131,7 +136,7 @@ fn progressing(outcome: &Outcome) -> Condition {
     ];
     for (name, deployment, since, trouble) in parts {
         let Some(deployment) = deployment else { continue };
-        if !is_rolling(deployment, since) || (name == "worker" && wakes(outcome)) {
+        if !is_rolling(deployment, since, trouble.as_ref()) || (name == "worker" && wakes(outcome)) {
             continue;
         }
         let why = trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));

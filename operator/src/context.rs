@@ -10,7 +10,7 @@ use std::{
 use futures::channel::mpsc;
 use jiff::Timestamp;
 use k8s_openapi::{
-    NamespaceResourceScope,
+    ByteString, NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
@@ -30,6 +30,7 @@ use shop_runtime::{clock::Clock, health::Readiness, shutdown::Shutdown};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ask::Asker,
     config::Config,
     crd::ShopDeployment,
     metrics::Metrics,
@@ -37,7 +38,7 @@ use crate::{
     queue::Queues,
     rollout::{self, Built},
     scale::{run::Scalers, view::Views},
-    validate::FoundSecret,
+    validate::{Digest, FoundSecret},
 };
 
 /// Caches of the cluster, kept up to date by watches.
@@ -52,7 +53,7 @@ pub struct Stores {
     pub ingresses: Store<Ingress>,
     pub budgets: Store<PodDisruptionBudget>,
     pub pods: Store<Pod>,
-    /// Names and versions only: contents never come by watch.
+    /// Metadata only: contents never come by watch.
     pub secrets: Store<PartialObjectMeta<Secret>>,
 }
 
@@ -69,6 +70,7 @@ pub struct Context {
     pub queues: Queues,
     pub scalers: Scalers,
     pub views: Views,
+    pub asker: Asker,
     /// Asks for a pass over a shop.
     pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
     filled: CancellationToken,
@@ -81,6 +83,8 @@ pub struct Context {
 pub struct Memory {
     pub last_report: Option<Timestamp>,
     pub failures: u32,
+    /// Its namespace is being deleted, for ever: nothing can be made there any more.
+    pub ending: bool,
     /// Since when the queue of a shop that is being deleted has been empty.
     pub empty_since: Option<Timestamp>,
     pub api: Built,
@@ -114,6 +118,7 @@ impl Context {
             queues: Queues::default(),
             scalers: Scalers::default(),
             views: Views::default(),
+            asker: Asker::default(),
             trigger: parts.trigger,
             filled: CancellationToken::new(),
             memory: Mutex::default(),
@@ -188,7 +193,7 @@ impl Context {
         with(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
     }
 
-    /// The keys of a Secret: asked for once per version, so that its content is fetched only when it has changed.
+    /// What a Secret holds, as digests: asked for once per version, so that it is fetched only when it has changed.
     pub async fn secret_keys(&self, namespace: &str, name: &str) -> Result<Option<FoundSecret>, kube::Error> {
         let Some(meta) = cached(&self.stores.secrets, namespace, name) else { return Ok(None) };
         let version = meta.resource_version().unwrap_or_default();
@@ -198,7 +203,8 @@ impl Context {
             return Ok(Some(known));
         }
         let Some(secret) = self.api::<Secret>(namespace).get_opt(name).await? else { return Ok(None) };
-        let keys = secret.data.unwrap_or_default().into_keys().collect();
+        let digest = |(key, value): (String, ByteString)| (key, Digest::of(&value.0));
+        let keys = secret.data.unwrap_or_default().into_iter().map(digest).collect();
         let found = FoundSecret { keys, version: secret.metadata.resource_version.unwrap_or_default() };
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).insert(place, found.clone());
         Ok(Some(found))
@@ -212,6 +218,12 @@ impl Context {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.metrics.forget(namespace, shop);
     }
+}
+
+/// Whether a call was refused because its namespace is being deleted.
+pub fn is_ending(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Whether an object belongs to the shop with this uid.

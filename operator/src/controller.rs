@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{ResourceExt, runtime::controller::Action};
 use shop_runtime::telemetry::chain;
 
@@ -10,7 +11,7 @@ use crate::{
     assess::{Outcome, QueueHealth},
     build::{Live, Prepared, Resources, build},
     conditions::Reason,
-    context::Context,
+    context::{Context, is_ending},
     crd::ShopDeployment,
     deletion::{self, DeletionError, Step},
     fetch::{self, FetchError},
@@ -41,7 +42,8 @@ pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<A
     } else {
         Box::pin(pass(&shop, &ctx)).await
     };
-    ctx.metrics.reconciled(started.elapsed().as_secs_f64(), result.is_ok());
+    let overtaken = matches!(&result, Err(ReconcileError::Report(report)) if report.is_conflict());
+    ctx.metrics.reconciled(started.elapsed().as_secs_f64(), result.is_ok() || overtaken);
     if result.is_ok() {
         ctx.remembered(&shop.uid().unwrap_or_default(), |memory| memory.failures = 0);
     }
@@ -49,10 +51,19 @@ pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<A
 }
 
 async fn pass(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, ReconcileError> {
+    let uid = shop.uid().unwrap_or_default();
+    if ctx.remembered(&uid, |memory| memory.ending) {
+        return Ok(Action::await_change());
+    }
     let found = fetch::fetch(ctx, shop).await?;
     let valid = validate(shop, &found.world);
     let built = valid.as_ref().map(|valid| build(valid, &found.live)).ok();
     let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await;
+    if outcome.failure.as_ref().is_some_and(|fault| fault.reason == Reason::Deleting) {
+        tracing::info!(shop = %shop.name_any(), namespace = ?shop.namespace(), "the namespace is being deleted");
+        ctx.remembered(&uid, |memory| memory.ending = true);
+        return Ok(Action::await_change());
+    }
     Ok(report::report(ctx, shop, &outcome).await?)
 }
 
@@ -129,9 +140,11 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
         outcome.queue = view.queue.clone();
     }
     let (namespace, name) = (shop.namespace().unwrap_or_default(), shop.name_any());
-    let trouble = |component| ctx.pods(&namespace, &name, component).iter().find_map(|pod| rollout::trouble(pod));
-    outcome.api_trouble = trouble(Component::Api);
-    outcome.worker_trouble = trouble(Component::Worker);
+    let complaint = |component, deployment: Option<&Deployment>| {
+        rollout::complaint(&ctx.pods(&namespace, &name, component), deployment, ctx.clock.now())
+    };
+    outcome.api_trouble = complaint(Component::Api, outcome.api.as_ref());
+    outcome.worker_trouble = complaint(Component::Worker, outcome.worker.as_ref());
     outcome
 }
 
@@ -152,16 +165,17 @@ async fn write(
     if let Some(fault) = another_ones(&outcome.queue) {
         return Err(fault.clone());
     }
-    keys::ensure(ctx, valid).await.map_err(|error| Fault { reason: error.reason(), ..failed(&error) })?;
+    keys::ensure(ctx, shop, valid).await.map_err(|error| failed_for(error.reason(), &error))?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
         let reason = match &error {
             ApplyError::NameTaken { .. } => Reason::NameTaken,
             error if error.is_forbidden() => Reason::ApplyForbidden,
             _ => Reason::ApplyFailed,
         };
-        Fault { reason, ..failed(&error) }
+        failed_for(reason, &error)
     })?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
+    outcome.rotation = keys::rotate(ctx, shop, valid).await;
     Ok(())
 }
 
@@ -205,8 +219,18 @@ pub fn place(shop: &ValidatedShop) -> Place<'_> {
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> Fault {
+fn failed(error: &(dyn std::error::Error + 'static)) -> Fault {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    if causes.any(|cause| cause.downcast_ref().is_some_and(is_ending)) {
+        return Fault { reason: Reason::Deleting, message: "the namespace is being deleted".to_owned() };
+    }
     Fault { reason: Reason::ApplyFailed, message: format!("{}; it is tried again by itself", chain(error)) }
+}
+
+/// The same with the reason that the error itself has.
+fn failed_for(reason: Reason, error: &(dyn std::error::Error + 'static)) -> Fault {
+    let fault = failed(error);
+    Fault { reason: if fault.reason == Reason::Deleting { Reason::Deleting } else { reason }, ..fault }
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
-//! The signing keys: made once, 32 random bytes, never overwritten. Their values are never read again here: a Secret in
-//! their place is known by its owner and its key's name.
+//! The signing keys: made once, 32 random bytes, and changed only by a rotation that was asked for. Between its steps their
+//! values are not read: a Secret in their place is known by its owner and its key's name.
+
+mod rotate;
+mod rotation;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -10,10 +14,14 @@ use kube::{
 use serde_json::json;
 use shop_runtime::ids::{NoRandomness, random_bytes};
 
+pub use rotate::{Underway, rotate};
+pub use rotation::{KeyIds, KeysFile, Next, PodKeys, Rotation, Step, Wanted, next_step};
+
 use crate::{
     conditions::Reason,
     context::{Context, cached, is_owned},
-    names::{self, Component, KEYS_FILE},
+    names::{self, Component, KEYS_FILE, ROTATION},
+    crd::ShopDeployment,
     validate::ValidatedShop,
 };
 
@@ -56,27 +64,27 @@ impl KeysError {
 }
 
 /// Creates the shop's keys where it names none of its own and has none yet.
-pub async fn ensure(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
-    if !shop.generates_keys() {
+pub async fn ensure(ctx: &Context, shop: &ShopDeployment, valid: &ValidatedShop) -> Result<(), KeysError> {
+    if !valid.generates_keys() {
         return Ok(());
     }
-    let name = shop.keys_secret.clone();
-    let Some(meta) = cached(&ctx.stores.secrets, &shop.namespace, &name) else { return create(ctx, shop).await };
-    if !is_owned(meta.as_ref(), &shop.owner.uid) {
+    let name = valid.keys_secret.clone();
+    let Some(meta) = cached(&ctx.stores.secrets, &valid.namespace, &name) else { return create(ctx, shop, valid).await };
+    if !is_owned(meta.as_ref(), &valid.owner.uid) {
         return Err(KeysError::NotOurs { name });
     }
-    match ctx.secret_keys(&shop.namespace, &name).await {
-        Ok(Some(found)) if !found.keys.contains(KEYS_FILE) => Err(KeysError::Damaged { name }),
+    match ctx.secret_keys(&valid.namespace, &name).await {
+        Ok(Some(found)) if !found.keys.contains_key(KEYS_FILE) => Err(KeysError::Damaged { name }),
         // One that is gone by now comes back by the event of its end.
         Ok(_) => Ok(()),
         Err(source) => Err(KeysError::Read { name, source }),
     }
 }
 
-async fn create(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
+async fn create(ctx: &Context, object: &ShopDeployment, shop: &ValidatedShop) -> Result<(), KeysError> {
     let secrets: Api<Secret> = ctx.api(&shop.namespace);
     let name = shop.keys_secret.clone();
-    match secrets.create(&PostParams::default(), &secret(shop)?).await {
+    match secrets.create(&PostParams::default(), &secret(shop, rotate::request(object), ctx.clock.now())?).await {
         Ok(_) => {
             ctx.metrics.write("Secret", "created");
             Ok(())
@@ -94,9 +102,14 @@ async fn create(ctx: &Context, shop: &ValidatedShop) -> Result<(), KeysError> {
     }
 }
 
-fn secret(shop: &ValidatedShop) -> Result<Secret, NoRandomness> {
-    let key = STANDARD.encode(random_bytes::<32>()?);
-    let content = json!({ "signing": "k1", "keys": { "k1": key } }).to_string();
+/// New keys. What asks for a rotation of keys that are not there yet has them.
+fn secret(shop: &ValidatedShop, request: Option<&str>, now: Timestamp) -> Result<Secret, NoRandomness> {
+    let file = KeysFile::new(STANDARD.encode(random_bytes::<32>()?));
+    let content = json!(file).to_string();
+    let rotation = request.filter(|text| !text.is_empty()).map(|request| {
+        let done = Rotation { request: request.to_owned(), step: Step::Done, key: file.signing, since: now };
+        [(ROTATION.to_owned(), rotate::note(&done))].into()
+    });
     let mut labels = Component::Api.selector(&shop.name);
     labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
     Ok(Secret {
@@ -104,6 +117,7 @@ fn secret(shop: &ValidatedShop) -> Result<Secret, NoRandomness> {
             name: Some(shop.keys_secret.clone()),
             namespace: Some(shop.namespace.clone()),
             labels: Some(labels),
+            annotations: rotation,
             owner_references: Some(vec![shop.owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -117,7 +131,7 @@ mod tests {
     use super::*;
     use crate::{
         context::tests::{context, store},
-        validate::tests::minimal,
+        validate::tests::{minimal, shop as object},
     };
 
     #[tokio::test]
@@ -125,7 +139,7 @@ mod tests {
         let (mut ctx, shop) = (context(), minimal());
         let stranger = json!({ "metadata": { "name": shop.keys_secret, "namespace": shop.namespace } });
         ctx.stores.secrets = store([serde_json::from_value(stranger).unwrap()]);
-        let error = ensure(&ctx, &shop).await.unwrap_err();
+        let error = ensure(&ctx, &object(json!({})), &shop).await.unwrap_err();
         assert_eq!(error.reason(), Reason::NameTaken);
         assert!(error.to_string().contains("Secret demo-keys exists and is not this shop's"), "{error}");
     }
@@ -133,11 +147,19 @@ mod tests {
     #[test]
     fn keys_are_32_bytes_and_never_the_same() {
         let shop = minimal();
-        let content = || secret(&shop).unwrap().string_data.unwrap().remove(KEYS_FILE).unwrap();
+        let content = || secret(&shop, None, Timestamp::UNIX_EPOCH).unwrap().string_data.unwrap().remove(KEYS_FILE).unwrap();
         let (one, two): (String, String) = (content(), content());
         assert_ne!(one, two);
         let file: serde_json::Value = serde_json::from_str(&one).unwrap();
         assert_eq!(file["signing"], "k1");
         assert_eq!(STANDARD.decode(file["keys"]["k1"].as_str().unwrap()).unwrap().len(), 32);
+    }
+
+    #[test]
+    fn new_keys_need_no_rotation() {
+        let secret = |request| secret(&minimal(), request, Timestamp::UNIX_EPOCH).unwrap();
+        let rotation: Rotation = serde_json::from_str(&secret(Some("may")).metadata.annotations.unwrap()[ROTATION]).unwrap();
+        assert_eq!((rotation.request.as_str(), rotation.step, rotation.key.as_str()), ("may", Step::Done, "k1"));
+        assert_eq!(secret(Some("")).metadata.annotations, None);
     }
 }

@@ -2,6 +2,7 @@
 //! Knows Kubernetes and the attributes of SQS queues; never MongoDB, Redis or what a message says.
 
 pub mod apply;
+pub mod ask;
 pub mod assess;
 pub mod build;
 pub mod conditions;

@@ -16,6 +16,10 @@ pub const BUILT: &str = "shop.xhipment.io/built";
 pub const CONFIG: &str = "shop.xhipment.io/config";
 pub const PAUSE_SCALING: &str = "shop.xhipment.io/pause-scaling";
 pub const PAUSE_SCALE_DOWN: &str = "shop.xhipment.io/pause-scale-down";
+/// On a shop: any new text asks for new signing keys.
+pub const ROTATE_KEYS: &str = "shop.xhipment.io/rotate-keys";
+/// On the keys' Secret: how far their rotation has come.
+pub const ROTATION: &str = "shop.xhipment.io/rotation";
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Tag of a Managed queue: the shop it belongs to, as namespace/name.
 pub const QUEUE_TAG: &str = "shop.xhipment.io/shop";

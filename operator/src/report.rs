@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{
     assess::{Outcome, conditions},
     conditions::{Condition, Kind, Reason, Status},
-    context::Context,
+    context::{Context, is_ending},
     crd::{
         AutoscalingStatus, MemoryStatus, PartStatus, QueueStatus, ShopDeployment, ShopDeploymentStatus, WorkerStatus,
     },
@@ -80,6 +80,7 @@ fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> 
         underway.then_some(WATCH_ROLLOUT),
         shared.then_some(RETRY_SHARED),
         failed.then_some(RETRY_SHARED),
+        outcome.rotation.as_ref().and_then(|rotation| rotation.wait),
         // Drift of a queue has no watch.
         outcome.scaling.is_some().then_some(crate::queue::RECHECK),
     ];
@@ -113,7 +114,8 @@ fn is_news(before: &ShopDeploymentStatus, after: &ShopDeploymentStatus) -> bool 
         let decision = status.autoscaling.as_ref().map(|a| (a.desired, a.reason.clone()));
         let url = status.queue.as_ref().map(|queue| queue.url.clone());
         let parts = (status.api.clone(), status.worker.clone());
-        (status.observed_generation, conditions, decision, url, parts, status.version.clone())
+        let rotation = status.key_rotation.as_ref().map(|rotation| rotation.step.clone());
+        (status.observed_generation, conditions, decision, url, parts, status.version.clone(), rotation)
     };
     gist(before) != gist(after)
 }
@@ -148,6 +150,7 @@ fn status(shop: &ShopDeployment, outcome: &Outcome, found: &[Condition], now: Ti
         worker,
         queue: queue(shop, outcome).or(before.queue),
         autoscaling: outcome.view.as_ref().and_then(autoscaling).or(before.autoscaling),
+        key_rotation: outcome.rotation.as_ref().map(|rotation| rotation.status.clone()).or(before.key_rotation),
     }
 }
 
@@ -223,8 +226,13 @@ impl Context {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = recorder.publish(&event, &shop.object_ref(&())).await {
-            tracing::warn!(shop = %shop.name_any(), error = %shop_runtime::telemetry::chain(&error), reason, "event not written");
+        match recorder.publish(&event, &shop.object_ref(&())).await {
+            Ok(()) => {}
+            // Nobody reads the events of a namespace that is being deleted.
+            Err(error) if is_ending(&error) => {}
+            Err(error) => {
+                tracing::warn!(shop = %shop.name_any(), error = %shop_runtime::telemetry::chain(&error), reason, "event not written");
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! From what is there to what may be built: every fault is collected, nothing is read or written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     build::RESERVED_ENV,
@@ -19,16 +21,33 @@ pub struct World {
     /// Images for shops that name none.
     pub api_image: String,
     pub worker_image: String,
-    /// The Secrets of the shop's namespace that it names: their keys, and their resource versions.
+    /// The Secrets of the shop's namespace that it names.
     pub secrets: BTreeMap<String, FoundSecret>,
     /// The other shops this operator knows of.
     pub others: Vec<OtherShop>,
 }
 
+/// A Secret's keys with the digests of what they hold: enough to see a change, and nothing to leak.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundSecret {
-    pub keys: BTreeSet<String>,
+    pub keys: BTreeMap<String, Digest>,
     pub version: String,
+}
+
+/// SHA-256 of a secret value. It stays in memory: of a weak value it could be guessed.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(value: &[u8]) -> Self {
+        Self(Sha256::digest(value).into())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(..)")
+    }
 }
 
 /// Another shop, as far as sharing a queue goes.
@@ -100,9 +119,9 @@ impl ValidatedShop {
         &self.secrets
     }
 
-    /// Resource version of a Secret the shop names; empty for the generated one, whose content never changes.
-    pub fn secret_version(&self, name: &str) -> &str {
-        self.secrets.get(name).map_or("", |secret| &secret.version)
+    /// Digest of what a Secret that the shop names holds under a key.
+    pub fn secret_digest(&self, name: &str, key: &str) -> Option<&Digest> {
+        self.secrets.get(name)?.keys.get(key)
     }
 }
 
@@ -180,7 +199,7 @@ fn secret_faults(spec: &ShopDeploymentSpec, world: &World) -> Vec<Fault> {
                     keys.join(" and ")
                 ),
             }),
-            Some(found) => faults.extend(keys.iter().filter(|key| !found.keys.contains(*key)).map(|key| Fault {
+            Some(found) => faults.extend(keys.iter().filter(|key| !found.keys.contains_key(*key)).map(|key| Fault {
                 reason: Reason::SecretKeyMissing,
                 message: format!("Secret {name} (spec.{field}) has no key {key}: add it"),
             })),
@@ -206,16 +225,34 @@ fn queue_faults(shop: &ShopDeployment, world: &World) -> Vec<Fault> {
     faults
 }
 
-/// The same place (endpoint, or else region), name and account; an account that is not said counts as the same.
+/// The same server, name and account; an account that is not said counts as the same.
 fn same_queue(a: &Queue, b: &Queue) -> bool {
-    let place = |queue: &Queue| {
-        let endpoint = queue.endpoint.as_ref().map(|url| url.trim_end_matches('/').to_owned());
-        endpoint.unwrap_or_else(|| queue.region.clone())
-    };
     let (a_account, a_name) = account_and_name(a);
     let (b_account, b_name) = account_and_name(b);
     let accounts_differ = matches!((a_account, b_account), (Some(a), Some(b)) if a != b);
-    place(a) == place(b) && a_name == b_name && !accounts_differ
+    let (a_servers, b_servers) = (servers(a), servers(b));
+    a_servers.iter().any(|server| b_servers.contains(server)) && a_name == b_name && !accounts_differ
+}
+
+/// The servers that a queue is said to be on: its URL's, its endpoint, or else AWS's in its region.
+fn servers(queue: &Queue) -> Vec<String> {
+    let mut servers: Vec<_> = queue.url.iter().chain(&queue.endpoint).map(|url| server(url)).collect();
+    if servers.is_empty() {
+        servers.push(format!("sqs.{}.amazonaws.com", queue.region));
+    }
+    servers
+}
+
+/// Host and port in one spelling; AWS answers for its queues under older names as well.
+fn server(url: &str) -> String {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let host = authority.to_ascii_lowercase();
+    let host = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(&host);
+    match host.strip_suffix("queue.amazonaws.com") {
+        Some("") => "sqs.us-east-1.amazonaws.com".to_owned(),
+        Some(region) => format!("sqs.{region}amazonaws.com"),
+        None => host.to_owned(),
+    }
 }
 
 fn account_and_name(queue: &Queue) -> (Option<&str>, &str) {
@@ -223,7 +260,9 @@ fn account_and_name(queue: &Queue) -> (Option<&str>, &str) {
         (Some(url), _) => {
             let mut parts = url.trim_end_matches('/').rsplit('/');
             let name = parts.next().unwrap_or_default();
-            (parts.next(), name)
+            // Stand-ins write what they like in its place.
+            let account = parts.next().filter(|part| part.len() == 12 && *part != "000000000000");
+            (account, name)
         }
         (None, name) => (None, name.as_deref().unwrap_or_default()),
     }

@@ -61,14 +61,15 @@ pub struct Live {
 
 pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
     let config = config::build(shop);
+    let api = sealed(api::deployment(shop, &config.api));
     Resources {
         service_accounts: both(|component| sealed(pod::service_account(shop, component))),
         network_policies: network::policies(shop).into_iter().map(sealed).collect(),
-        api: sealed(api::deployment(shop, &config.api)),
-        service: sealed(api::service(shop)),
-        ingress: api::ingress(shop).map(sealed),
-        worker: sealed(worker::deployment(shop, &config.worker, live)),
+        service: sealed(self::api::service(shop)),
+        ingress: self::api::ingress(shop).map(sealed),
+        worker: sealed(worker::deployment(shop, &config.worker, (&api, live))),
         budgets: both(|component| sealed(budget(shop, component))),
+        api,
         config_maps: vec![sealed(config.api), sealed(config.worker)],
         stage: PhantomData,
     }

@@ -19,7 +19,7 @@ use super::{fingerprint, metadata};
 use crate::{
     crd::{self, Pod, PullPolicy, Resources},
     names::{self, Component},
-    validate::ValidatedShop,
+    validate::{Digest, ValidatedShop},
 };
 
 /// Variables that the operator itself puts into the containers.
@@ -60,7 +60,8 @@ pub fn template(shop: &ValidatedShop, parts: &Parts<'_>, spec: PodSpec) -> PodTe
     let mut labels = parts.component.selector(&shop.name);
     labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
     labels.insert(names::VERSION.to_owned(), names::image_version(&parts.image));
-    let config = fingerprint(&(&parts.config.data, secret_versions(shop, parts.component)));
+    // One digest of everything, with the shop's uid: a weak value cannot be tried without the strong ones beside it.
+    let config = fingerprint(&(&shop.owner.uid, &parts.config.data, secrets(shop, parts.component)));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
@@ -94,6 +95,8 @@ pub fn container(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
             ..EnvFromSource::default()
         }]),
         ports: Some(vec![port("ops", OPS_PORT)]),
+        // A container that ended says why in the pod's status: in its last words, which hold no secret.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         resources: Some(parts.resources.clone()),
         security_context: Some(container_security()),
         // Start-up may take a minute where a disk is slow; after that a second's delay is all that readiness costs.
@@ -142,7 +145,8 @@ fn env(shop: &ValidatedShop, parts: &Parts<'_>) -> Vec<EnvVar> {
 }
 
 pub fn plain(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+    // The API server leaves an empty value out: built with it, the object would never be what it gives back.
+    EnvVar { name: name.to_owned(), value: (!value.is_empty()).then(|| value.to_owned()), value_from: None }
 }
 
 fn from_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
@@ -151,17 +155,20 @@ fn from_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
     EnvVar { name: variable.to_owned(), value: None, value_from: Some(source) }
 }
 
-/// Versions of the Secrets that a pod reads at start: a changed Secret rolls the pods, without its content being hashed.
-fn secret_versions(shop: &ValidatedShop, component: Component) -> Vec<&str> {
+/// What a pod reads of Secrets at start, as digests: a changed value rolls the pods that read it, a changed label none. The
+/// token keys are not among them: the api reads their file again by itself.
+fn secrets(shop: &ValidatedShop, component: Component) -> Vec<Option<&Digest>> {
     let spec = &shop.spec;
-    let mut names = vec![&spec.mongodb.uri_secret_ref.name];
-    names.extend(spec.redis.as_ref().map(|redis| &redis.url_secret_ref.name));
-    names.extend(spec.aws.credentials_secret_ref.as_ref().map(|secret| &secret.name));
+    let mongodb = &spec.mongodb.uri_secret_ref;
+    let mut read = vec![(&mongodb.name, mongodb.key.as_str())];
+    read.extend(spec.redis.as_ref().map(|redis| (&redis.url_secret_ref.name, redis.url_secret_ref.key.as_str())));
+    let aws = spec.aws.credentials_secret_ref.iter();
+    read.extend(aws.flat_map(|secret| [(&secret.name, "accessKeyId"), (&secret.name, "secretAccessKey")]));
     if component == Component::Api {
-        names.extend(spec.auth.staff_secret_ref.as_ref().map(|secret| &secret.name));
-        names.extend(spec.auth.keys_secret_ref.as_ref().map(|secret| &secret.name));
+        let staff = spec.auth.staff_secret_ref.iter();
+        read.extend(staff.flat_map(|secret| [(&secret.name, "email"), (&secret.name, "password")]));
     }
-    names.into_iter().map(|name| shop.secret_version(name)).collect()
+    read.into_iter().map(|(name, key)| shop.secret_digest(name, key)).collect()
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {

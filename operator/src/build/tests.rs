@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     contained::contained,
     validate::{
+        Digest,
         tests::{minimal, shop, world},
         validate,
     },
@@ -92,17 +93,39 @@ fn template_config(deployment: &Deployment) -> String {
     metadata.annotations.unwrap()[names::CONFIG].clone()
 }
 
+/// A shop whose Secrets hold these values (`name/key=value`) in place of what they held.
+fn with_secrets(changes: &[&str]) -> Resources<Prepared> {
+    let secrets = [("mongodb", "uri other"), ("staff", "email password"), ("mine", "keys.json")];
+    let mut world = world(&secrets);
+    for change in changes {
+        let (place, value) = change.split_once('=').unwrap();
+        let (name, key) = place.split_once('/').unwrap();
+        let secret = world.secrets.get_mut(name).unwrap();
+        secret.version = "8".to_owned();
+        secret.keys.insert(key.to_owned(), Digest::of(value.as_bytes()));
+    }
+    let auth = json!({ "staffSecretRef": { "name": "staff" }, "keysSecretRef": { "name": "mine" } });
+    build(&validate(&shop(json!({ "spec": { "auth": auth } })), &world).unwrap(), &Live::default())
+}
+
+#[rstest]
+#[case::both_read_it(&["mongodb/uri=x"], true, true)]
+#[case::the_api_alone(&["staff/password=x"], true, false)]
+#[case::nobody_reads_it(&["mongodb/other=x"], false, false)]
+#[case::keys_are_read_again_by_the_api_itself(&["mine/keys.json=x"], false, false)]
+fn a_changed_secret_rolls_the_pods_that_read_it(#[case] changes: &[&str], #[case] api: bool, #[case] worker: bool) {
+    let (before, after) = (with_secrets(&[]), with_secrets(changes));
+    assert_eq!(template_config(&before.api) != template_config(&after.api), api);
+    assert_eq!(template_config(&before.worker) != template_config(&after.worker), worker);
+}
+
 #[test]
-fn a_changed_secret_rolls_the_pods_that_read_it() {
-    let secrets = |version: &str| {
-        let mut world = world(&[("mongodb", "uri"), ("staff", "email password")]);
-        world.secrets.get_mut("staff").unwrap().version = version.to_owned();
-        let shop = shop(json!({"spec": {"auth": {"staffSecretRef": {"name": "staff"}}}}));
-        build(&validate(&shop, &world).unwrap(), &Live::default())
+fn the_same_secret_is_another_fingerprint_in_another_shop() {
+    let of = |uid: &str| {
+        let shop = shop(json!({ "metadata": { "uid": uid } }));
+        template_config(&build(&validate(&shop, &world(&[("mongodb", "uri")])).unwrap(), &Live::default()).worker)
     };
-    let (before, after) = (secrets("1"), secrets("2"));
-    assert_ne!(template_config(&before.api), template_config(&after.api));
-    assert_eq!(template_config(&before.worker), template_config(&after.worker));
+    assert_ne!(of("1"), of("2"));
 }
 
 fn live(image: &str, replicas: i32, managers: &[&str]) -> Deployment {
@@ -132,14 +155,29 @@ fn replicas_are_carried_until_the_scaler_owns_them(#[case] worker: Option<Deploy
     assert_eq!(build(&minimal(), &live).worker.spec.replicas, expected);
 }
 
+/// The api as it is built, with pods of which so many are of its template.
+fn rolled_out(shop: &ValidatedShop, updated: i32) -> Deployment {
+    let mut api = build(shop, &Live::default()).api;
+    api.status = serde_json::from_value(json!({ "replicas": 2, "updatedReplicas": updated, "availableReplicas": 2 })).unwrap();
+    api
+}
+
 #[rstest]
-#[case::api_still_old("r.example/api:1", "r.example/worker:1")]
-#[case::api_rolled_out("r.example/api:2", "r.example/worker:2")]
-fn a_new_worker_image_waits_for_the_api(#[case] api: &str, #[case] expected: &str) {
-    let live =
-        Live { api: Some(Arc::new(live(api, 2, &[]))), worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
+#[case::another_image(live("r.example/api:1", 2, &[]), "r.example/worker:1")]
+#[case::the_image_but_not_all_of_the_rest(live("r.example/api:2", 2, &[]), "r.example/worker:1")]
+#[case::under_way(rolled_out(&full(), 1), "r.example/worker:1")]
+#[case::rolled_out(rolled_out(&full(), 2), "r.example/worker:2")]
+fn a_new_worker_image_waits_for_the_api(#[case] api: Deployment, #[case] expected: &str) {
+    let live = Live { api: Some(Arc::new(api)), worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
     let worker = build(&full(), &live).worker;
     assert_eq!(crate::rollout::image(&worker), Some(expected));
+}
+
+#[test]
+fn nothing_but_the_image_waits_for_the_api() {
+    let live = Live { api: None, worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
+    let (waiting, without) = (build(&full(), &live).worker, build(&full(), &Live::default()).worker);
+    assert_eq!(template_config(&waiting), template_config(&without));
 }
 
 #[test]

@@ -8,25 +8,27 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
+use kube::ResourceExt;
+
 use super::{
-    Live, api, metadata,
+    Live, metadata,
     pod::{self, Parts},
 };
 use crate::{
     crd::Mode,
-    names::{Component, SCALER},
+    names::{self, Component, SCALER},
     rollout,
     validate::ValidatedShop,
 };
 
 pub const PROGRESS_DEADLINE_SECONDS: i32 = 180;
 
-pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, live: &Live) -> Deployment {
+pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, (api, live): (&Deployment, &Live)) -> Deployment {
     let worker = &shop.spec.worker;
     let parts = Parts {
         component: Component::Worker,
         config,
-        image: image(shop, live),
+        image: image(shop, api, live),
         resources: pod::resources(&worker.resources, ("25m", "32Mi"), ("1", "128Mi")),
         pod: &worker.pod,
         extra_env: &worker.env,
@@ -41,7 +43,7 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, live: &Live) -> Depl
                 match_labels: Some(Component::Worker.selector(&shop.name)),
                 ..LabelSelector::default()
             },
-            strategy: Some(api::rolling(IntOrString::String("25%".to_owned()))),
+            strategy: Some(super::api::rolling(IntOrString::String("25%".to_owned()))),
             template: pod::template(shop, &parts, spec),
             revision_history_limit: Some(3),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
@@ -51,13 +53,11 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, live: &Live) -> Depl
     }
 }
 
-/// A new worker image waits until the api has rolled out its own: new api and old worker understand each other, by test.
-fn image(shop: &ValidatedShop, live: &Live) -> String {
+/// A new worker image waits until the api as it is wanted has rolled out: new api and old worker understand each other, by test.
+fn image(shop: &ValidatedShop, api: &Deployment, live: &Live) -> String {
     let running = live.worker.as_deref().and_then(rollout::image);
-    let api_done = live
-        .api
-        .as_deref()
-        .is_some_and(|api| rollout::image(api) == Some(shop.api_image.as_str()) && rollout::of(api).is_complete());
+    let built = |deployment: &Deployment| deployment.annotations().get(names::BUILT).cloned();
+    let api_done = live.api.as_deref().is_some_and(|live| built(live) == built(api) && rollout::of(live).is_complete());
     match running {
         Some(old) if old != shop.worker_image && !api_done => old.to_owned(),
         _ => shop.worker_image.clone(),

@@ -28,6 +28,20 @@ pub struct ShopDeploymentStatus {
     pub queue: Option<QueueStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
+    /// The last rotation of the signing keys, asked for by the annotation shop.xhipment.io/rotate-keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_rotation: Option<KeyRotationStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct KeyRotationStatus {
+    /// Accept: the pods are to accept the next key. Sign: they are to sign with it. Expire: the old key's last tokens expire.
+    /// Done. Blocked: something is to be mended first. NotManaged: the keys are the owner's to rotate.
+    #[schemars(length(max = 32))]
+    pub step: String,
+    /// Which key, and what is waited for.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]

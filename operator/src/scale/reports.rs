@@ -3,23 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Uri, body::Bytes};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Deserialize;
 
-const PATIENCE: Duration = Duration::from_secs(1);
-const LONGEST_REPORT: usize = 16 * 1024;
-const PORT: u16 = 9090;
+use crate::ask::Asker;
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -40,7 +31,7 @@ pub struct Progress {
 /// Asks the pods and remembers what they said last: pods come and go, so their sum is not monotone.
 #[derive(Debug)]
 pub struct Reporters {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    asker: Asker,
     /// Pods older than this have a past that is not this process's business.
     started: Timestamp,
     last: HashMap<String, Report>,
@@ -48,12 +39,13 @@ pub struct Reporters {
 
 impl Reporters {
     pub fn new(started: Timestamp) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), started, last: HashMap::new() }
+        Self { asker: Asker::default(), started, last: HashMap::new() }
     }
 
     /// The reports of the pods that answered, by uid.
     pub async fn ask(&self, pods: &[Arc<Pod>]) -> HashMap<String, Report> {
-        let answers = futures::future::join_all(pods.iter().map(|pod| self.ask_one(pod))).await;
+        let ask = async |pod: &Arc<Pod>| Some((pod.uid()?, self.asker.report(pod).await?));
+        let answers = futures::future::join_all(pods.iter().map(ask)).await;
         answers.into_iter().flatten().collect()
     }
 
@@ -73,19 +65,6 @@ impl Reporters {
         let present: HashSet<_> = pods.iter().filter_map(|pod| pod.uid()).collect();
         self.last.retain(|uid, _| present.contains(uid));
         progress
-    }
-
-    async fn ask_one(&self, pod: &Pod) -> Option<(String, Report)> {
-        let address = pod.status.as_ref()?.pod_ip.as_deref()?;
-        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let uri: Uri = format!("http://{host}:{PORT}/report").parse().ok()?;
-        let report = async {
-            let answer = self.client.get(uri).await.ok().filter(|answer| answer.status().is_success())?;
-            let body = Limited::new(answer.into_body(), LONGEST_REPORT).collect().await.ok()?;
-            serde_json::from_slice::<Report>(&body.to_bytes()).ok()
-        };
-        let report = tokio::time::timeout(PATIENCE, report).await.ok().flatten()?;
-        Some((pod.uid()?, report))
     }
 }
 

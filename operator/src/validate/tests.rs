@@ -34,7 +34,7 @@ fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
 /// Secrets as (name, keys separated by spaces).
 pub(crate) fn world(secrets: &[(&str, &str)]) -> World {
     let found =
-        |keys: &str| FoundSecret { keys: keys.split(' ').map(str::to_owned).collect(), version: "7".to_owned() };
+        |keys: &str| FoundSecret { keys: keys.split(' ').map(|key| (key.to_owned(), Digest::of(key.as_bytes()))).collect(), version: "7".to_owned() };
     World {
         api_image: "registry.example/api:1.2.3".to_owned(),
         worker_image: "registry.example/worker:1.2.3".to_owned(),
@@ -138,7 +138,7 @@ fn queue(spec: serde_json::Value) -> Queue {
 #[case::other_name(json!({"name": "orders-2"}), false)]
 #[case::other_region(json!({"name": "orders", "region": "eu-west-1"}), false)]
 #[case::a_stand_in(json!({"name": "orders", "endpoint": "http://sqs:9324"}), false)]
-#[case::by_url(json!({"url": "https://sqs.ap-south-1.amazonaws.com/123/orders"}), true)]
+#[case::by_url(json!({"url": "https://sqs.ap-south-1.amazonaws.com/123456789012/orders"}), true)]
 fn a_queue_belongs_to_one_shop(#[case] other: serde_json::Value, #[case] refused: bool) {
     let mut world = world(&[("mongodb", "uri")]);
     let older = (Some("2026-01-01T00:00:00Z".to_owned()), "0".to_owned());
@@ -149,6 +149,38 @@ fn a_queue_belongs_to_one_shop(#[case] other: serde_json::Value, #[case] refused
         assert_eq!(faults[0].reason, Reason::QueueInUse);
         assert!(faults[0].message.contains("a/first"));
     }
+}
+
+#[rstest]
+#[case::url_and_name(
+    json!({"url": "http://shop-sqs:9324/000000000000/orders"}),
+    json!({"name": "orders", "endpoint": "http://shop-sqs:9324/"}),
+    true
+)]
+#[case::the_endpoint_says_where(
+    json!({"url": "http://localhost:9324/queue/orders", "endpoint": "http://shop-sqs:9324"}),
+    json!({"name": "orders", "endpoint": "http://SHOP-SQS:9324"}),
+    true
+)]
+#[case::two_stand_ins(
+    json!({"name": "orders", "endpoint": "http://one:9324"}),
+    json!({"url": "http://two:9324/000000000000/orders"}),
+    false
+)]
+#[case::the_url_says_which_region(json!({"url": "https://sqs.eu-west-1.amazonaws.com/123456789012/orders"}), json!({"name": "orders"}), false)]
+#[case::an_older_name_of_aws(
+    json!({"url": "https://ap-south-1.queue.amazonaws.com/123456789012/orders"}),
+    json!({"url": "https://sqs.ap-south-1.amazonaws.com:443/123456789012/orders"}),
+    true
+)]
+#[case::two_accounts(
+    json!({"url": "https://sqs.ap-south-1.amazonaws.com/123456789012/orders"}),
+    json!({"url": "https://sqs.ap-south-1.amazonaws.com/210987654321/orders"}),
+    false
+)]
+fn a_queue_is_known_by_whatever_name(#[case] one: serde_json::Value, #[case] other: serde_json::Value, #[case] same: bool) {
+    let (one, other) = (queue(one), queue(other));
+    assert_eq!((same_queue(&one, &other), same_queue(&other, &one)), (same, same));
 }
 
 #[test]

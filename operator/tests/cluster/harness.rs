@@ -53,19 +53,23 @@ impl Harness {
 
     /// Starts an operator for this namespace alone. A deployed one leaves its shops alone, by their class.
     pub fn start_operator(&mut self, name: &str) -> usize {
-        let config = Config::parse_from([
+        self.start_operator_with(name, &["--watch-namespace", &self.namespace.clone()])
+    }
+
+    /// Starts an operator with more arguments.
+    pub fn start_operator_with(&mut self, name: &str, more: &[&str]) -> usize {
+        let usual = [
             "shop-operator",
             "--api-image=r.example/api:1",
             "--worker-image=r.example/worker:1",
-            "--watch-namespace",
-            &self.namespace,
             "--operator-class",
             &self.namespace,
             "--pod-name",
             name,
             "--pod-namespace",
             &self.namespace,
-        ]);
+        ];
+        let config = Config::parse_from(usual.iter().chain(more));
         let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
         let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };
@@ -200,7 +204,10 @@ impl Drop for Harness {
                 let client = Client::try_default().await.unwrap();
                 remove_shops(&client, &namespace).await;
                 let namespaces: Api<Namespace> = Api::all(client);
-                namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
+                match namespaces.delete(&namespace, &DeleteParams::default()).await {
+                    Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+                    deleted => drop(deleted.unwrap()),
+                }
             });
         });
         if let Err(error) = cleaning.join() {
@@ -218,7 +225,7 @@ async fn remove_shops(client: &Client, namespace: &str) {
     }
 }
 
-fn merge(target: &mut Value, patch: Value) {
+pub fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (key, value) in patch {

@@ -1,8 +1,14 @@
 //! The operator on a real cluster (`KUBECONFIG`) with a real SQS (`SHOP_TEST_SQS_ENDPOINT`). Fails where one is missing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod goldens;
 mod harness;
+mod kubelet;
+mod lifecycle;
 mod operator;
 mod queue;
 mod rbac;
+mod rollouts;
+mod rotation;
 mod schema;
+mod sharing;

@@ -17,10 +17,10 @@ use shop_runtime::{
     ids::random_hex,
 };
 
-struct Sqs {
-    client: Client,
+pub struct Sqs {
+    pub client: Client,
     endpoint: String,
-    name: String,
+    pub name: String,
 }
 
 impl Sqs {
@@ -36,7 +36,7 @@ impl Sqs {
     }
 
     /// A shop's spec with a Managed queue here.
-    fn spec(&self, patch: Value) -> Value {
+    pub fn spec(&self, patch: Value) -> Value {
         let mut spec = json!({
             "queue": { "name": self.name, "endpoint": self.endpoint, "management": "Managed", "deletionPolicy": "Delete" },
         });
@@ -46,11 +46,11 @@ impl Sqs {
         spec
     }
 
-    async fn url(&self, name: &str) -> Option<String> {
+    pub async fn url(&self, name: &str) -> Option<String> {
         self.client.get_queue_url().queue_name(name).send().await.ok()?.queue_url
     }
 
-    async fn attribute(&self, name: &str, attribute: QueueAttributeName) -> Option<String> {
+    pub async fn attribute(&self, name: &str, attribute: QueueAttributeName) -> Option<String> {
         let url = self.url(name).await?;
         let request = self.client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
         request.send().await.unwrap().attributes.unwrap_or_default().remove(&attribute)
@@ -71,7 +71,7 @@ impl Sqs {
         self.client.purge_queue().queue_url(url).send().await.unwrap();
     }
 
-    async fn clean(&self) {
+    pub async fn clean(&self) {
         for name in [self.name.clone(), format!("{}-dlq", self.name)] {
             if let Some(url) = self.url(&name).await {
                 self.client.delete_queue().queue_url(url).send().await.unwrap();
@@ -80,13 +80,13 @@ impl Sqs {
     }
 }
 
-async fn with_operator() -> (Harness, Sqs) {
+pub async fn with_operator() -> (Harness, Sqs) {
     let (mut harness, sqs) = (Harness::new().await, Sqs::new().await);
     harness.start_operator("one");
     (harness, sqs)
 }
 
-async fn readable(harness: &Harness) {
+pub async fn readable(harness: &Harness) {
     harness.condition("demo", "QueueReadable", |status, _| status == "True").await;
 }
 
