@@ -53,19 +53,23 @@ impl Harness {
 
     /// Starts an operator for this namespace alone. A deployed one leaves its shops alone, by their class.
     pub fn start_operator(&mut self, name: &str) -> usize {
-        let config = Config::parse_from([
+        self.start_operator_with(name, &["--watch-namespace", &self.namespace.clone()])
+    }
+
+    /// Starts an operator with more arguments.
+    pub fn start_operator_with(&mut self, name: &str, more: &[&str]) -> usize {
+        let usual = [
             "shop-operator",
             "--api-image=r.example/api:1",
             "--worker-image=r.example/worker:1",
-            "--watch-namespace",
-            &self.namespace,
             "--operator-class",
             &self.namespace,
             "--pod-name",
             name,
             "--pod-namespace",
             &self.namespace,
-        ]);
+        ];
+        let config = Config::parse_from(usual.iter().chain(more));
         let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
         let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };

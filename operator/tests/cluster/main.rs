@@ -5,4 +5,5 @@ mod harness;
 mod operator;
 mod queue;
 mod rbac;
+mod recording;
 mod schema;
