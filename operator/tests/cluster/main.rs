@@ -3,7 +3,9 @@
 
 mod harness;
 mod operator;
+mod planted;
 mod queue;
 mod rbac;
 mod recording;
 mod schema;
+mod security;
