@@ -154,12 +154,18 @@ async fn write(
     }
     keys::ensure(ctx, valid).await.map_err(|error| Fault { reason: error.reason(), ..failed(&error) })?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
-        let reason = match &error {
-            ApplyError::NameTaken { .. } => Reason::NameTaken,
-            error if error.is_forbidden() => Reason::ApplyForbidden,
-            _ => Reason::ApplyFailed,
-        };
-        Fault { reason, ..failed(&error) }
+        let fault = failed(&error);
+        match &error {
+            ApplyError::NameTaken { .. } => Fault { reason: Reason::NameTaken, ..fault },
+            error if error.is_forbidden() => Fault {
+                reason: Reason::ApplyForbidden,
+                message: format!(
+                    "{}; where a right is missing, upgrade the operator's release: its chart grants it",
+                    fault.message
+                ),
+            },
+            _ => fault,
+        }
     })?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
     Ok(())

@@ -75,8 +75,13 @@ async fn grant_everywhere(harness: &Harness, rules: &[Value]) {
     create(Api::<ClusterRoleBinding>::all(harness.client.clone()), binding).await;
 }
 
-/// A client that may do no more than the operator's `ServiceAccount`, and is recorded.
-async fn restricted(harness: &Harness, recording: &Recording) -> Client {
+/// A client that may do no more than the operator's `ServiceAccount` in namespaced mode, and is recorded.
+pub async fn restricted(harness: &Harness, recording: &Recording) -> Client {
+    grant_in_namespace(harness, ACCOUNT, &all_rules()).await;
+    impersonating(harness, recording).await
+}
+
+async fn impersonating(harness: &Harness, recording: &Recording) -> Client {
     create(harness.api::<ServiceAccount>(), json!({ "metadata": { "name": ACCOUNT } })).await;
     let mut config = Config::infer().await.unwrap();
     config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace));
@@ -86,10 +91,10 @@ async fn restricted(harness: &Harness, recording: &Recording) -> Client {
 /// A shop's whole life, with everything that the operator ever does; both tests read its one recording.
 async fn a_whole_life() -> Requests {
     let (mut harness, recording) = (Harness::new().await, Recording::default());
-    grant_in_namespace(&harness, ACCOUNT, &all_rules()).await;
     harness.operator_client = restricted(&harness, &recording).await;
     harness.start_operator("restricted");
     made_and_kept(&harness).await;
+    new_keys_asked_for(&harness).await;
     earlier_versions_objects_go(&harness).await;
     meddled_with_twice(&harness).await;
     suspended(&harness).await;
@@ -119,6 +124,12 @@ async fn made_and_kept(harness: &Harness) {
     assert_eq!(finalizers().await, 1);
     harness.apply("demo", with_end("Retain")).await;
     harness.eventually("no finalizer", async || (finalizers().await == 0).then_some(())).await;
+}
+
+/// The Secret of the keys is the one that the operator writes again.
+async fn new_keys_asked_for(harness: &Harness) {
+    let ask = json!({ "metadata": { "annotations": { "shop.xhipment.io/rotate-keys": "today" } } });
+    harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&ask)).await.unwrap();
 }
 
 /// What an earlier version named otherwise is the shop's too, and no longer wanted.
@@ -217,7 +228,7 @@ async fn the_charts_rules_suffice_for_all_namespaces() {
     let (mut harness, recording) = (Harness::new().await, Recording::default());
     grant_everywhere(&harness, &chart_rules("rules")).await;
     grant_in_namespace(&harness, "leader", &chart_rules("leaderRules")).await;
-    harness.operator_client = restricted(&harness, &recording).await;
+    harness.operator_client = impersonating(&harness, &recording).await;
     harness.start_operator_with("cluster-wide", &["--watch-namespace", ""]);
     made_and_kept(&harness).await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
