@@ -31,6 +31,26 @@ pub enum Command {
     Serve(Box<Config>),
     /// Create the indexes, then end; safe to repeat.
     Migrate(StoreConfig),
+    /// Place an order in a running shop, see it processed, and take everything back.
+    Smoke(SmokeConfig),
+}
+
+/// How a running shop is tried out.
+#[derive(Debug, Clone, Args)]
+pub struct SmokeConfig {
+    /// Address of the shop's api, such as `http://demo-api`.
+    #[arg(long, env = "SHOP_SMOKE_URL", value_name = "SHOP_SMOKE_URL", value_parser = trimmed)]
+    pub url: String,
+    /// A staff account, which makes the product that is ordered.
+    #[arg(long, env = "SHOP_STAFF_EMAIL", value_name = "SHOP_STAFF_EMAIL", value_parser = trimmed)]
+    pub staff_email: String,
+    #[arg(long, env = "SHOP_STAFF_PASSWORD", value_name = "SHOP_STAFF_PASSWORD", hide_env_values = true,
+          value_parser = secret_line)]
+    pub staff_password: SecretString,
+    /// How long the worker may take over stock and order together.
+    #[arg(long, env = "SHOP_SMOKE_PATIENCE_SECONDS", value_name = "SHOP_SMOKE_PATIENCE_SECONDS", default_value = "60",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub patience_seconds: u32,
 }
 
 /// Everything the service needs.
@@ -418,9 +438,10 @@ mod tests {
     #[test]
     fn every_variable_is_documented() {
         let docs = include_str!("../../docs/configuration.md");
-        let serve = Cli::command().find_subcommand("serve").unwrap().clone();
+        let command = Cli::command();
+        let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
         let variables: Vec<_> =
-            serve.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+            arguments.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
         assert!(variables.len() > 20);
         let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
         assert_eq!(missing, Vec::<&String>::new());
@@ -445,7 +466,7 @@ mod tests {
         let args = base.flatten().chain(extra);
         match Cli::try_parse_from(args).map_err(|error| error.to_string())?.command {
             Command::Serve(config) => Ok(*config),
-            Command::Migrate(_) => Err("migrate".to_owned()),
+            Command::Migrate(_) | Command::Smoke(_) => Err("migrate".to_owned()),
         }
     }
 
