@@ -5,6 +5,7 @@ mod cli;
 mod http;
 mod limits;
 mod mail;
+mod smoke;
 mod store;
 
 use clap::Args;
@@ -20,6 +21,7 @@ pub use self::{
     http::HttpConfig,
     limits::LimitsConfig,
     mail::MailConfig,
+    smoke::SmokeConfig,
     store::StoreConfig,
 };
 

@@ -21,6 +21,7 @@ pub mod router;
 mod routes;
 mod server;
 pub mod service;
+pub mod smoke;
 pub mod sweeper;
 pub mod tokens;
 mod views;

@@ -1,4 +1,4 @@
-//! Starts the HTTP service, or makes the indexes and ends.
+//! Starts the HTTP service; or makes the indexes, or tries a running shop, and ends.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use mimalloc::MiMalloc;
 use shop_api::{
     app::{self, Surroundings},
     config::{Cli, Command, Config},
+    smoke,
 };
 use shop_runtime::{clock::Clock, install_tls_provider, shutdown::Shutdown, telemetry};
 
@@ -33,6 +34,11 @@ async fn run(command: Command) -> Result<()> {
         Command::Migrate(config) => {
             telemetry::init(&config.log_level).context("SHOP_LOG_LEVEL")?;
             Ok(app::migrate(&config, app::MIGRATE_PATIENCE).await?)
+        }
+        Command::Smoke(config) => {
+            let order = smoke::run(&config, &Clock::system()).await?;
+            println!("order {order} was accepted and processed; product and customer are removed again");
+            Ok(())
         }
     }
 }

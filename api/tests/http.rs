@@ -44,6 +44,8 @@ mod limits;
 mod logs;
 #[path = "http/mails.rs"]
 mod mails;
+#[path = "http/monitoring.rs"]
+mod monitoring;
 #[path = "http/order_events.rs"]
 mod order_events;
 #[path = "http/orders.rs"]
@@ -58,6 +60,8 @@ mod process;
 mod protocol;
 #[path = "http/sessions.rs"]
 mod sessions;
+#[path = "http/smoke.rs"]
+mod smoke;
 #[path = "http/staff.rs"]
 mod staff;
 #[path = "http/tls.rs"]

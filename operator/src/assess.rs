@@ -74,7 +74,12 @@ fn config_valid(outcome: &Outcome) -> Condition {
 
 fn available(kind: Kind, outcome: &Outcome, deployment: Option<&Deployment>) -> Condition {
     let Some(deployment) = deployment else {
-        return Condition::new(kind, Status::False, Reason::NotBuilt, "there is no Deployment yet");
+        return Condition::new(
+            kind,
+            Status::False,
+            Reason::NotBuilt,
+            "there is no Deployment yet: see ConfigValid and Degraded",
+        );
     };
     let rollout = rollout::of(deployment);
     let trouble = if kind == Kind::ApiAvailable { &outcome.api_trouble } else { &outcome.worker_trouble };
@@ -95,7 +100,9 @@ fn available(kind: Kind, outcome: &Outcome, deployment: Option<&Deployment>) -> 
         }
         rollout => {
             let reason = if rollout.deadline_exceeded { Reason::RolloutFailed } else { Reason::NotAvailable };
-            let why = trouble.clone().unwrap_or_else(|| "no pod is ready yet".to_owned());
+            let why = trouble
+                .clone()
+                .unwrap_or_else(|| "no pod is ready yet: `kubectl describe pod` and the pods' logs say why".to_owned());
             Condition::new(kind, Status::False, reason, why)
         }
     }

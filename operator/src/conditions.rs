@@ -124,4 +124,39 @@ mod tests {
         let no = Condition { status: Status::False, ..yes }.to_api(Some(2), Some(&same), late.clone());
         assert_eq!(no.last_transition_time, late);
     }
+
+    const RUNBOOK: &str = include_str!("../../docs/operating.md");
+    const ALERTS: &str = include_str!("../../charts/shop-operator/files/monitoring/alerts.yaml");
+    const ALERT_CASES: &str = include_str!("../../dev/monitoring/alerts_test.yaml");
+
+    /// The variants of an enum of this file, as they are written.
+    fn variants(name: &str) -> Vec<&'static str> {
+        let (_, rest) = include_str!("conditions.rs").split_once(&format!("pub enum {name} {{\n")).unwrap();
+        let (body, _) = rest.split_once("}\n").unwrap();
+        body.lines().filter_map(|line| line.trim().strip_suffix(',')).collect()
+    }
+
+    #[test]
+    fn the_runbook_has_a_row_for_every_condition_and_reason() {
+        let (kinds, reasons) = (variants("Kind"), variants("Reason"));
+        assert!(kinds.len() >= 10 && reasons.len() >= 34 && reasons.contains(&"Deleting"), "{kinds:?} {reasons:?}");
+        let rows = |word: &str| RUNBOOK.matches(&format!("\n| `{word}` | ")).count();
+        // `Paused` is both.
+        let missing = kinds.iter().chain(&reasons).filter(|word| rows(word) < 1 + usize::from(**word == "Paused"));
+        assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new(), "docs/operating.md, Conditions");
+    }
+
+    #[test]
+    fn the_runbook_has_a_section_for_every_alert_and_each_is_seen_firing() {
+        let alerts: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        assert!(alerts.len() > 10, "{alerts:?}");
+        for alert in &alerts {
+            assert!(RUNBOOK.contains(&format!("\n### {alert}\n")), "docs/operating.md has no section {alert}");
+            let anchor = format!("runbook: docs/operating.md#{}", alert.to_lowercase());
+            assert!(ALERTS.contains(&format!("{anchor}\n")), "{alert} does not lead to its section");
+            assert!(ALERT_CASES.contains(&anchor), "dev/monitoring/alerts_test.yaml never sees {alert} fire");
+        }
+        let sections = RUNBOOK.lines().filter(|line| line.starts_with("### Shop")).count();
+        assert_eq!(sections, alerts.len(), "a section of an alert that is gone");
+    }
 }

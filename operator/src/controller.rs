@@ -167,12 +167,15 @@ async fn write(
     }
     keys::ensure(ctx, shop, valid).await.map_err(|error| failed_for(error.reason(), &error))?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
-        let reason = match &error {
-            ApplyError::NameTaken { .. } => Reason::NameTaken,
-            error if error.is_forbidden() => Reason::ApplyForbidden,
-            _ => Reason::ApplyFailed,
-        };
-        failed_for(reason, &error)
+        match &error {
+            ApplyError::NameTaken { .. } => failed_for(Reason::NameTaken, &error),
+            refused if refused.is_forbidden() => {
+                let fault = failed_for(Reason::ApplyForbidden, &error);
+                let advice = "where a right is missing, upgrade the operator's release: its chart grants it";
+                Fault { message: format!("{}; {advice}", fault.message), ..fault }
+            }
+            _ => failed_for(Reason::ApplyFailed, &error),
+        }
     })?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
     outcome.rotation = keys::rotate(ctx, shop, valid).await;

@@ -1,4 +1,9 @@
-//! What the operator counts: passes, writes, polls, decisions.
+//! What the operator counts: passes, writes, polls, decisions; and what it says of each shop, for alerts.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -10,6 +15,8 @@ use prometheus_client::{
     },
 };
 use shop_runtime::metrics::Metrics as Registry;
+
+use crate::conditions::Condition;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -33,6 +40,16 @@ struct Shop {
     shop: String,
 }
 
+/// One condition of one shop, as its status has it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Told {
+    namespace: String,
+    shop: String,
+    condition: String,
+    status: String,
+    reason: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Metrics {
     reconciles: Family<Outcome, Counter>,
@@ -42,6 +59,8 @@ pub struct Metrics {
     scalings: Family<Scaled, Counter>,
     desired: Family<Shop, Gauge>,
     visible: Family<Shop, Gauge>,
+    conditions: Family<Told, Gauge>,
+    told: Arc<Mutex<HashMap<Shop, Vec<Told>>>>,
     leader: Gauge,
 }
 
@@ -55,6 +74,8 @@ impl Metrics {
             scalings: Family::default(),
             desired: Family::default(),
             visible: Family::default(),
+            conditions: Family::default(),
+            told: Arc::default(),
             leader: Gauge::default(),
         };
         let all = metrics.clone();
@@ -62,6 +83,7 @@ impl Metrics {
             r.register("shop_operator_reconciles", "Passes over a shop", all.reconciles);
             r.register("shop_operator_reconcile_seconds", "Duration of a pass", all.reconcile_seconds);
             r.register("shop_operator_writes", "Writes by kind of object", all.writes);
+            r.register("shop_operator_condition", "1: the shop's condition has this status and reason", all.conditions);
             r.register("shop_operator_leader", "1 while this process is the leader", all.leader);
             r.register("shop_scaler_polls", "Reads of a queue's depth", all.polls);
             r.register("shop_scaler_scalings", "Changes of a number of workers", all.scalings);
@@ -100,17 +122,107 @@ impl Metrics {
         }
     }
 
-    pub fn forget(&self, namespace: &str, shop: &str) {
+    /// The shop's conditions as they are now; those of before are no longer true.
+    pub fn conditions(&self, namespace: &str, shop: &str, conditions: &[Condition]) {
         let labels = Shop { namespace: namespace.to_owned(), shop: shop.to_owned() };
+        let told = conditions.iter().map(|condition| Told {
+            namespace: namespace.to_owned(),
+            shop: shop.to_owned(),
+            condition: format!("{:?}", condition.kind),
+            status: format!("{:?}", condition.status),
+            reason: format!("{:?}", condition.reason),
+        });
+        let told: Vec<_> = told.collect();
+        let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for old in all.insert(labels, told.clone()).unwrap_or_default().iter().filter(|old| !told.contains(old)) {
+            self.conditions.remove(old);
+        }
+        for new in &told {
+            self.conditions.get_or_create(new).set(1);
+        }
+    }
+
+    pub fn forget(&self, namespace: &str, shop: &str) {
+        self.conditions(namespace, shop, &[]);
+        let labels = Shop { namespace: namespace.to_owned(), shop: shop.to_owned() };
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&labels);
         self.desired.remove(&labels);
         self.visible.remove(&labels);
     }
 
-    pub fn leading(&self, leads: i64) {
-        self.leader.set(leads);
+    /// Only the leader speaks of shops: what it last said must not stay beside what the next one says.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(leads.into());
+        if !leads {
+            self.conditions.clear();
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.desired.clear();
+            self.visible.clear();
+        }
     }
 }
 
 fn outcome(ok: bool) -> Outcome {
     Outcome { outcome: if ok { "ok" } else { "failed" } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::conditions::{Kind, Reason, Status};
+
+    fn rendered(with: impl FnOnce(&Metrics)) -> String {
+        let registry = Registry::default();
+        with(&Metrics::register(&registry));
+        registry.encode().unwrap()
+    }
+
+    /// Every metric of the operator, as it is scraped: families without a member are not.
+    fn all() -> String {
+        rendered(|metrics| {
+            metrics.reconciled(0.1, true);
+            metrics.write("ConfigMap", "created");
+            metrics.polled(true);
+            metrics.scaled("Drain");
+            metrics.scaler("shops", "demo", (1, Some(2)));
+            metrics.leading(true);
+            metrics.conditions("shops", "demo", &[Condition::new(Kind::Ready, Status::True, Reason::AllGood, "")]);
+        })
+    }
+
+    #[test]
+    fn alerts_and_panels_read_only_what_there_is() {
+        let scraped = all();
+        let scraped: BTreeSet<_> = scraped.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+        let read = [
+            include_str!("../../charts/shop-operator/files/monitoring/alerts.yaml"),
+            include_str!("../../charts/shop-operator/files/monitoring/dashboard.json"),
+        ];
+        let words = read.iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+        let ours = words.filter(|word| word.starts_with("shop_operator_") || word.starts_with("shop_scaler_"));
+        let ours: BTreeSet<_> = ours.collect();
+        assert!(ours.len() > 5, "{ours:?}");
+        let unknown: Vec<_> = ours.difference(&scraped).collect();
+        assert_eq!(unknown, Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn a_shop_has_one_series_for_each_condition_while_it_is_led() {
+        let condition = |status, reason| Condition::new(Kind::Ready, status, reason, "");
+        let ready = |text: &str| text.lines().filter(|line| line.starts_with("shop_operator_condition{")).count();
+        let after = |last: fn(&Metrics)| {
+            rendered(|metrics| {
+                metrics.conditions("shops", "demo", &[condition(Status::False, Reason::RolloutInProgress)]);
+                metrics.conditions("shops", "demo", &[condition(Status::True, Reason::AllGood)]);
+                last(metrics);
+            })
+        };
+        let text = after(|_| {});
+        assert!(text.contains(r#"condition="Ready",status="True",reason="AllGood"} 1"#), "{text}");
+        assert_eq!(ready(&text), 1);
+        assert_eq!(ready(&after(|metrics| metrics.forget("shops", "demo"))), 0);
+        assert_eq!(ready(&after(|metrics| metrics.leading(false))), 0);
+    }
 }

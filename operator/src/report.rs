@@ -55,6 +55,7 @@ pub async fn report(ctx: &Context, shop: &Arc<ShopDeployment>, outcome: &Outcome
     let before = shop.status.clone().unwrap_or_default();
     let now = ctx.clock.now();
     let conditions = conditions(outcome);
+    ctx.metrics.conditions(&shop.namespace().unwrap_or_default(), &shop.name_any(), &conditions);
     let status = status(shop, outcome, &conditions, now);
     let uid = shop.uid().unwrap_or_default();
     let due = ctx.last_report(&uid).is_none_or(|last| now.duration_since(last) >= NUMBERS_EVERY);

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Config, StoreConfig};
+use super::{Config, SmokeConfig, StoreConfig};
 
 /// What the process was asked to do.
 #[derive(Debug, Clone, Parser)]
@@ -18,6 +18,8 @@ pub enum Command {
     Serve(Box<Config>),
     /// Create the indexes, then end; safe to repeat.
     Migrate(StoreConfig),
+    /// Place an order in a running shop, see it processed, and take everything back.
+    Smoke(SmokeConfig),
 }
 
 impl Cli {

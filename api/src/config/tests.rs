@@ -8,9 +8,10 @@ use super::*;
 #[test]
 fn every_variable_is_documented() {
     let docs = include_str!("../../../docs/configuration.md");
-    let serve = Cli::command().find_subcommand("serve").unwrap().clone();
+    let command = Cli::command();
+    let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
     let variables: Vec<_> =
-        serve.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+        arguments.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
     assert!(variables.len() > 20);
     let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
     assert_eq!(missing, Vec::<&String>::new());
@@ -35,7 +36,7 @@ fn read(extra: &[&str]) -> Result<Config, String> {
     let args = base.flatten().chain(extra);
     match Cli::try_parse_from(args).map_err(|error| error.to_string())?.command {
         Command::Serve(config) => Ok(*config),
-        Command::Migrate(_) => Err("migrate".to_owned()),
+        Command::Migrate(_) | Command::Smoke(_) => Err("migrate".to_owned()),
     }
 }
 

@@ -69,7 +69,7 @@ impl Args {
         let args = ["shop-api".to_owned(), "serve".to_owned()].into_iter().chain(self.flags());
         match Cli::try_parse_from(args).unwrap().command {
             Command::Serve(config) => *config,
-            Command::Migrate(_) => unreachable!("the arguments say serve"),
+            Command::Migrate(_) | Command::Smoke(_) => unreachable!("the arguments say serve"),
         }
     }
 }
@@ -235,8 +235,8 @@ impl Shop {
         self.stock(&[(MOUSE, "bangalore", 10), (LAMP, "bangalore", 10)]).await;
     }
 
-    /// Starts a worker of this shop, with these flags in place of its own; it ends with the test.
-    pub async fn worker(&self, flags: &[&str]) {
+    /// Starts a worker of this shop, with these flags in place of its own; it ends with the test. Where its metrics are.
+    pub async fn worker(&self, flags: &[&str]) -> String {
         let servers = &self.ground.servers;
         let base = [
             ("--mongodb-uri", servers.mongodb_uri.expose_secret()),
@@ -251,7 +251,8 @@ impl Shop {
             shop_worker::Config::try_parse_from(["shop-worker"].into_iter().chain(base).chain(flags.iter().copied()));
         let (config, shutdown) = (config.unwrap(), Shutdown::manual());
         let deadline = shop_worker::deadline(&shutdown, config.hand_back_after());
-        shop_worker::start(&config, self.clock.clone(), &shutdown, deadline).await.unwrap();
+        let ops = shop_worker::start(&config, self.clock.clone(), &shutdown, deadline).await.unwrap();
+        format!("http://{ops}")
     }
 
     /// Places an order; its id.

@@ -126,7 +126,9 @@ impl Tested {
 
     /// The namespace, with the Secrets of a shop.
     async fn prepare(&self) -> Result<()> {
-        let labels = [("app.kubernetes.io/part-of".to_owned(), "xhipment-e2e".to_owned())].into();
+        let labels =
+            [("app.kubernetes.io/part-of", "xhipment-e2e"), ("pod-security.kubernetes.io/enforce", "restricted")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         let metadata = ObjectMeta { name: Some(self.namespace.clone()), labels: Some(labels), ..ObjectMeta::default() };
         let object = Namespace { metadata, ..Namespace::default() };
         Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &object).await?;

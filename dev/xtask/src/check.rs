@@ -2,11 +2,13 @@
 //! Changes nothing in the checkout.
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 
 use crate::command::Run;
 use crate::context::{Context, variable};
 use crate::helm::{self, OPERATOR, Release};
 use crate::images::Images;
+use crate::monitoring;
 use crate::progress::Progress;
 use crate::sample::Sample;
 use crate::stage::Stage;
@@ -28,6 +30,7 @@ fn check(context: &Context, stage: &mut Stage) -> Result<()> {
         "documentation",
         "generated files",
         "chart lint",
+        "alert rules and dashboard",
         "manifests against the API server",
     ]);
     progress.step(|| cargo(context, &["fmt", "--all", "--check"]))?;
@@ -43,6 +46,7 @@ fn check(context: &Context, stage: &mut Stage) -> Result<()> {
         Tools::ensure(context)?;
         lint(context)
     })?;
+    progress.step(|| monitoring::check(context))?;
     progress.step(|| {
         stage.cluster(context)?;
         dry_run(context)
@@ -62,12 +66,15 @@ fn generated(context: &Context) -> Result<()> {
         .context("crds/ differs from operator/src/crd: run `cargo run --bin crdgen`")
 }
 
-/// Both charts with the values that `up` gives them.
-fn charts(context: &Context) -> Result<[(Release<'static>, String); 2]> {
+/// Both charts with the values that `up` gives them, and the operator's with all that can be asked for besides.
+fn charts(context: &Context) -> Result<[(Release<'static>, String); 3]> {
     let sample = Sample::load(context)?;
     let operator = helm::operator_values(&Images::from_registry("localhost/xhipment", "check"));
+    let mut more = operator.clone();
+    more["watchNamespace"] = json!("default");
+    more["monitoring"] = json!({"rules": {"kind": "ConfigMap"}, "dashboard": {"enabled": true}});
     let shop = Release { name: "demo", chart: "shop", namespace: "default" };
-    Ok([(OPERATOR, operator.to_string()), (shop, sample.values().to_string())])
+    Ok([(OPERATOR, operator.to_string()), (OPERATOR, more.to_string()), (shop, sample.values().to_string())])
 }
 
 fn lint(context: &Context) -> Result<()> {

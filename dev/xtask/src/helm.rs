@@ -28,6 +28,7 @@ const MARK: &str = "installed-by=xtask";
 /// Installs or upgrades the release; does not wait for what it made to be ready.
 pub fn install(context: &Context, cluster: &Cluster, release: Release<'_>, values: &Value) -> Result<()> {
     forget_interrupted(context, cluster, release)?;
+    restricted_namespace(context, cluster, release.namespace)?;
     if matches!(cluster, Cluster::Current { .. })
         && is_there(context, cluster, release, &[])?
         && !is_ours(context, cluster, release)?
@@ -46,13 +47,26 @@ pub fn install(context: &Context, cluster: &Cluster, release: Release<'_>, value
         .helm(context)?
         .args(["upgrade", "--install", release.name])
         .arg(&chart)
-        .args(["--namespace", release.namespace, "--create-namespace", "--labels", MARK, "--values", "-"])
+        .args(["--namespace", release.namespace, "--labels", MARK, "--values", "-"])
         // A field that `kubectl apply` of the sample owns since then is taken back.
         .args(["--server-side=true", "--force-conflicts"])
         .args(take_over)
         .input(values.to_string())
         .log_to(&context.log("helm"))
         .with_context(|| format!("installing chart {} as release {}", release.chart, release.name))
+}
+
+/// The namespace, at the restricted level of Pod Security. On somebody's own cluster one that is there keeps its level.
+fn restricted_namespace(context: &Context, cluster: &Cluster, namespace: &str) -> Result<()> {
+    let there = cluster.kubectl(context)?.args(["get", "namespace", namespace]).succeeds();
+    if there && matches!(cluster, Cluster::Current { .. }) {
+        return Ok(());
+    }
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+    let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=xtask", "-f", "-"];
+    let run = cluster.kubectl(context)?.args(apply).input(object.to_string());
+    run.log_to(&context.log("helm")).with_context(|| format!("making namespace {namespace}"))
 }
 
 /// Makes the shops' kind known where no operator is installed.

@@ -20,6 +20,7 @@ mod host;
 mod images;
 mod ingress;
 mod mongo;
+mod monitoring;
 mod net;
 mod node;
 mod node_image;

@@ -12,6 +12,7 @@ use crate::schemathesis;
 use crate::servers::{self, Deps, Endpoints};
 use crate::started::{self, Part, Started};
 use crate::target::Cluster;
+use crate::tools::Tools;
 use crate::up;
 
 /// Variables for the test programs.
@@ -87,6 +88,7 @@ impl Stage {
             Deps::load(context)?.cluster,
         );
         env.extend(kubeconfig(context, &cluster));
+        env.push(("SHOP_TEST_HELM", Tools::linked(context)?.helm.display().to_string()));
         env.push(("SHOP_TEST_INGRESS_URL", crate::env::shop_url(&cluster).context("e2e tests need the kind cluster")?));
         Ok(env)
     }

@@ -74,7 +74,86 @@ fn selector(labels: &BTreeMap<String, String>) -> LabelSelector {
 
 #[cfg(test)]
 mod tests {
-    use crate::names;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::validate::{
+        tests::{shop, world},
+        validate,
+    };
+
+    const EVERYBODY: [&str; 6] = ["operator", "ingress", "prometheus", "prometheus here", "neighbour", "stranger"];
+
+    /// Who calls: the labels of its namespace and of its pod.
+    struct Caller {
+        shops_own_namespace: bool,
+        namespace: BTreeMap<String, String>,
+        pod: BTreeMap<String, String>,
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn caller(who: &str) -> Caller {
+        let (own, namespace, pod): (bool, &[(&str, &str)], &[(&str, &str)]) = match who {
+            "operator" => (false, &[("name", "shop-system")], &[(names::NAME, names::MANAGER)]),
+            "ingress" => (false, &[("name", "traefik")], &[("app", "traefik")]),
+            "prometheus" => (false, &[("name", "monitoring")], &[("app", "prometheus")]),
+            "prometheus here" => (true, &[("name", "shops")], &[("app", "prometheus")]),
+            "neighbour" => (true, &[("name", "shops")], &[("app", "other")]),
+            _ => (false, &[("name", "elsewhere")], &[("app", "other")]),
+        };
+        Caller { shops_own_namespace: own, namespace: labels(namespace), pod: labels(pod) }
+    }
+
+    /// As the documentation of `NetworkPolicyPeer` has it: without a namespace selector it is the policy's own namespace.
+    fn lets_in(policy: &NetworkPolicy, caller: &Caller, port: i32) -> bool {
+        let matches = |selector: &LabelSelector, of: &BTreeMap<String, String>| {
+            selector.match_labels.iter().flatten().all(|(key, value)| of.get(key) == Some(value))
+        };
+        let is = |peer: &NetworkPolicyPeer| {
+            let namespace = peer.namespace_selector.as_ref();
+            namespace.map_or(caller.shops_own_namespace, |selector| matches(selector, &caller.namespace))
+                && peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, &caller.pod))
+        };
+        policy.spec.iter().flat_map(|spec| spec.ingress.iter().flatten()).any(|rule| {
+            let ports: Vec<_> = rule.ports.iter().flatten().filter_map(|found| found.port.clone()).collect();
+            ports.contains(&IntOrString::Int(port)) && rule.from.as_ref().is_none_or(|peers| peers.iter().any(is))
+        })
+    }
+
+    #[rstest]
+    #[case::by_default(json!({}), &EVERYBODY, &["operator"])]
+    #[case::only_the_ingress(
+        json!({ "ingressFrom": [{ "namespaceLabels": { "name": "traefik" } }] }), &["ingress"], &["operator"]
+    )]
+    #[case::a_pod_of_a_namespace(
+        json!({ "ingressFrom": [{ "namespaceLabels": { "name": "traefik" }, "podLabels": { "app": "other" } }] }),
+        &[], &["operator"]
+    )]
+    #[case::pods_without_a_namespace_are_the_shops_own(
+        json!({ "metricsFrom": [{ "podLabels": { "app": "prometheus" } }] }),
+        &EVERYBODY, &["operator", "prometheus here"]
+    )]
+    #[case::a_namespace_that_reads_metrics(
+        json!({ "ingressFrom": [{}], "metricsFrom": [{ "namespaceLabels": { "name": "monitoring" } }] }),
+        &["prometheus here", "neighbour"], &["operator", "prometheus"]
+    )]
+    fn who_may_reach_what(#[case] wanted: Value, #[case] http: &[&str], #[case] metrics: &[&str]) {
+        let shop = shop(json!({ "spec": { "networkPolicy": wanted } }));
+        let policies = policies(&validate(&shop, &world(&[("mongodb", "uri")])).unwrap());
+        let (api, worker) = (&policies[0], &policies[1]);
+        for who in EVERYBODY {
+            let caller = caller(who);
+            assert_eq!(lets_in(api, &caller, HTTP_PORT), http.contains(&who), "{who} to the api's 3000");
+            assert_eq!(lets_in(api, &caller, 9090), metrics.contains(&who), "{who} to the api's 9090");
+            assert_eq!(lets_in(worker, &caller, 9090), metrics.contains(&who), "{who} to the worker's 9090");
+            assert!(!lets_in(worker, &caller, HTTP_PORT), "{who} to the worker's 3000, where nothing listens");
+            assert!(!lets_in(api, &caller, 22), "{who} to any other port");
+        }
+    }
 
     #[test]
     fn the_operators_pods_have_the_label_that_the_policies_let_in() {

@@ -1,14 +1,18 @@
 //! The operator on a real cluster (`KUBECONFIG`) with a real SQS (`SHOP_TEST_SQS_ENDPOINT`). Fails where one is missing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod events;
 mod goldens;
 mod harness;
 mod kubelet;
 mod lifecycle;
 mod operator;
+mod planted;
 mod queue;
 mod rbac;
+mod recording;
 mod rollouts;
 mod rotation;
 mod schema;
+mod security;
 mod sharing;

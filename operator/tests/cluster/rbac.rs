@@ -1,18 +1,29 @@
-//! The chart's permissions suffice: the operator as its own `ServiceAccount` makes, keeps, scales and deletes a shop.
+//! The chart's permissions are what the operator needs, no less and no more: it makes, keeps, scales and deletes a shop as
+//! its own `ServiceAccount`, and all that it asks of the API server meanwhile is compared with the rules.
 
-use crate::harness::Harness;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, ServiceAccount},
-    networking::v1::Ingress,
-    rbac::v1::{Role, RoleBinding},
+use crate::{
+    harness::Harness,
+    recording::{Recording, Requests, Right, granted},
+};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount},
+        events::v1::Event,
+        networking::v1::Ingress,
+        policy::v1::PodDisruptionBudget,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
 };
 use kube::{
-    Api, Client, Config, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    Api, Client, Config, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
+use tokio::sync::OnceCell;
 
 /// The rules between a `define` of the chart and its `end`: plain YAML, but for the release's name, which the Lease has.
 fn chart_rules(name: &str) -> Vec<Value> {
@@ -25,31 +36,79 @@ fn chart_rules(name: &str) -> Vec<Value> {
     serde_yaml::from_str(&rules).unwrap()
 }
 
-/// A client that may do no more than the operator's `ServiceAccount`.
-async fn restricted(harness: &Harness) -> Client {
-    let rules = [chart_rules("rules"), chart_rules("leaderRules")].concat();
-    let name = "operator";
-    let role = json!({ "metadata": { "name": name }, "rules": rules });
-    let binding = json!({
-        "metadata": { "name": name },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
-        "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": harness.namespace }],
-    });
-    let create = PostParams::default();
-    let account = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-    harness.api::<ServiceAccount>().create(&create, &account).await.unwrap();
-    harness.api::<Role>().create(&create, &serde_json::from_value(role).unwrap()).await.unwrap();
-    harness.api::<RoleBinding>().create(&create, &serde_json::from_value(binding).unwrap()).await.unwrap();
-    let mut config = Config::infer().await.unwrap();
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{name}", harness.namespace));
-    Client::try_from(config).unwrap()
+fn all_rules() -> Vec<Value> {
+    [chart_rules("rules"), chart_rules("leaderRules")].concat()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_charts_rules_suffice() {
-    let mut harness = Harness::new().await;
-    harness.operator_client = restricted(&harness).await;
+const ACCOUNT: &str = "operator";
+
+/// Binds the operator's `ServiceAccount` to a role of this kind and name.
+fn binding(harness: &Harness, kind: &str, name: &str) -> Value {
+    json!({
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name },
+        "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": harness.namespace }],
+    })
+}
+
+async fn create<K>(api: Api<K>, object: Value)
+where
+    K: Resource + Clone + std::fmt::Debug + serde::Serialize + DeserializeOwned,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+}
+
+/// In namespaced mode: a Role with these rules in the test's namespace.
+async fn grant_in_namespace(harness: &Harness, name: &str, rules: &[Value]) {
+    create(harness.api::<Role>(), json!({ "metadata": { "name": name }, "rules": rules })).await;
+    create(harness.api::<RoleBinding>(), binding(harness, "Role", name)).await;
+}
+
+/// In cluster mode: a `ClusterRole`, which ends with the test's namespace.
+async fn grant_everywhere(harness: &Harness, rules: &[Value]) {
+    let namespace = Api::<Namespace>::all(harness.client.clone()).get(&harness.namespace).await.unwrap();
+    let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": harness.namespace, "uid": namespace.uid() }]);
+    let role = json!({ "metadata": { "name": harness.namespace, "ownerReferences": owner }, "rules": rules });
+    create(Api::<ClusterRole>::all(harness.client.clone()), role).await;
+    let mut binding = binding(harness, "ClusterRole", &harness.namespace);
+    binding["metadata"]["ownerReferences"] = owner;
+    create(Api::<ClusterRoleBinding>::all(harness.client.clone()), binding).await;
+}
+
+/// A client that may do no more than the operator's `ServiceAccount` in namespaced mode, and is recorded.
+pub async fn restricted(harness: &Harness, recording: &Recording) -> Client {
+    grant_in_namespace(harness, ACCOUNT, &all_rules()).await;
+    impersonating(harness, recording).await
+}
+
+async fn impersonating(harness: &Harness, recording: &Recording) -> Client {
+    create(harness.api::<ServiceAccount>(), json!({ "metadata": { "name": ACCOUNT } })).await;
+    let mut config = Config::infer().await.unwrap();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace));
+    recording.client(config)
+}
+
+/// A shop's whole life, with everything that the operator ever does; both tests read its one recording.
+async fn a_whole_life() -> Requests {
+    let (mut harness, recording) = (Harness::new().await, Recording::default());
+    harness.operator_client = restricted(&harness, &recording).await;
     harness.start_operator("restricted");
+    made_and_kept(&harness).await;
+    new_keys_asked_for(&harness).await;
+    earlier_versions_objects_go(&harness).await;
+    meddled_with_twice(&harness).await;
+    suspended(&harness).await;
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    harness.finish().await;
+    recording.so_far()
+}
+
+async fn recorded() -> &'static Requests {
+    static RECORDED: OnceCell<Requests> = OnceCell::const_new();
+    RECORDED.get_or_init(a_whole_life).await
+}
+
+async fn made_and_kept(harness: &Harness) {
     let with_end = |policy: &str| json!({ "queue": { "management": "Managed", "deletionPolicy": policy } });
     harness.apply("demo", with_end("Delete")).await;
     harness.condition("demo", "Progressing", |status, _| status == "True").await;
@@ -65,12 +124,78 @@ async fn the_charts_rules_suffice() {
     assert_eq!(finalizers().await, 1);
     harness.apply("demo", with_end("Retain")).await;
     harness.eventually("no finalizer", async || (finalizers().await == 0).then_some(())).await;
+}
+
+/// The Secret of the keys is the one that the operator writes again.
+async fn new_keys_asked_for(harness: &Harness) {
+    let ask = json!({ "metadata": { "annotations": { "shop.xhipment.io/rotate-keys": "today" } } });
+    harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&ask)).await.unwrap();
+}
+
+/// What an earlier version named otherwise is the shop's too, and no longer wanted.
+async fn earlier_versions_objects_go(harness: &Harness) {
+    let shop = harness.shop("demo").await;
+    let metadata = json!({
+        "name": "demo-earlier",
+        "labels": { "app.kubernetes.io/managed-by": "shop-operator" },
+        "ownerReferences": [shop.controller_owner_ref(&())],
+    });
+    let pods = json!({ "matchLabels": { "earlier": "yes" } });
+    let template = json!({
+        "metadata": { "labels": { "earlier": "yes" } },
+        "spec": { "containers": [{ "name": "x", "image": "r.example/x:1" }] },
+    });
+    let deployment = json!({ "replicas": 0, "selector": pods, "template": template });
+    let ports = json!({ "ports": [{ "port": 80 }] });
+    create(harness.api::<ServiceAccount>(), json!({ "metadata": metadata })).await;
+    create(harness.api::<ConfigMap>(), json!({ "metadata": metadata })).await;
+    create(harness.api::<Service>(), json!({ "metadata": metadata, "spec": ports })).await;
+    create(harness.api::<PodDisruptionBudget>(), json!({ "metadata": metadata, "spec": { "selector": pods } })).await;
+    create(harness.api::<Deployment>(), json!({ "metadata": metadata, "spec": deployment })).await;
+    // A pass comes by the events of these objects, and one of its own makes sure that they are all in it.
+    harness.apply("demo", json!({ "settings": { "displayName": "Later" } })).await;
+    gone::<ServiceAccount>(harness).await;
+    gone::<ConfigMap>(harness).await;
+    gone::<Service>(harness).await;
+    gone::<PodDisruptionBudget>(harness).await;
+    gone::<Deployment>(harness).await;
+}
+
+async fn gone<K>(harness: &Harness)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let what = format!("no {} demo-earlier", K::kind(&()));
+    harness
+        .eventually(&what, async || harness.api::<K>().get_opt("demo-earlier").await.unwrap().is_none().then_some(()))
+        .await;
+}
+
+/// The second event of one kind is counted on the first.
+async fn meddled_with_twice(harness: &Harness) {
+    let params = PatchParams { field_manager: Some("meddler".to_owned()), ..PatchParams::default() };
+    for times in 0..2 {
+        let meddling = json!({ "spec": { "maxUnavailable": 2 } });
+        let budgets = harness.api::<PodDisruptionBudget>();
+        budgets.patch("demo-api", &params, &Patch::Merge(&meddling)).await.unwrap();
+        let events: Api<Event> = harness.api();
+        harness
+            .eventually("an event that counts", async || {
+                let found = events.list(&ListParams::default()).await.unwrap();
+                let told = found.into_iter().find(|event| event.reason.as_deref() == Some("FieldTakenBack"))?;
+                (told.series.map_or(0, |series| series.count) >= times * 2).then_some(())
+            })
+            .await;
+    }
+}
+
+async fn suspended(harness: &Harness) {
     // The pods that go are marked before: without the right to it they would stay.
     let workers = ListParams::default().labels("app.kubernetes.io/component=worker");
     harness
         .eventually("a worker to mark", async || harness.api::<Pod>().list(&workers).await.unwrap().into_iter().next())
         .await;
-    harness.apply("demo", json!({ "suspended": true, "api": { "ingress": { "enabled": false } } })).await;
+    harness.apply("demo", json!({ "suspended": true, "api": { "ingress": { "enabled": false } }, "networkPolicy": { "enabled": false } })).await;
     harness
         .eventually("no pods and no Ingress", async || {
             let worker = harness.exists::<Deployment>("demo-worker").await;
@@ -78,14 +203,35 @@ async fn the_charts_rules_suffice() {
             (worker.spec.replicas == Some(0) && ingresses.items.is_empty()).then_some(())
         })
         .await;
-    let events: Api<k8s_openapi::api::events::v1::Event> = harness.api();
-    harness
-        .eventually("an event of the operator", async || {
-            let events = events.list(&ListParams::default()).await.unwrap();
-            events.into_iter().find(|event| event.reporting_controller.as_deref() == Some("shop-operator"))
-        })
-        .await;
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "Suspended").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_rules_suffice() {
+    let requests = recorded().await;
+    assert!(requests.denied.is_empty(), "denied by the chart's rules: {:#?}", requests.denied);
+    let granted = granted(&all_rules());
+    let beyond: Vec<_> = requests.used.difference(&granted).map(Right::to_string).collect();
+    assert_eq!(beyond, Vec::<String>::new(), "asked for without a rule");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_rules_grant_nothing_that_is_not_used() {
+    let requests = recorded().await;
+    let granted = granted(&all_rules());
+    let unused: Vec<_> = granted.difference(&requests.used).map(Right::to_string).collect();
+    assert_eq!(unused, Vec::<String>::new(), "take these verbs out of charts/shop-operator/templates/rbac.yaml");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_rules_suffice_for_all_namespaces() {
+    let (mut harness, recording) = (Harness::new().await, Recording::default());
+    grant_everywhere(&harness, &chart_rules("rules")).await;
+    grant_in_namespace(&harness, "leader", &chart_rules("leaderRules")).await;
+    harness.operator_client = impersonating(&harness, &recording).await;
+    harness.start_operator_with("cluster-wide", &["--watch-namespace", ""]);
+    made_and_kept(&harness).await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
     harness.finish().await;
+    assert!(recording.so_far().denied.is_empty(), "denied: {:#?}", recording.so_far().denied);
 }
