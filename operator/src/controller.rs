@@ -30,6 +30,31 @@ pub enum ReconcileError {
     Deletion(#[from] DeletionError),
     #[error(transparent)]
     Report(#[from] ReportError),
+    #[error(transparent)]
+    Behind(ApplyError),
+}
+
+impl ReconcileError {
+    /// The cluster has moved on since the pass looked: the watch brings what is new, and another pass does better.
+    fn is_behind(&self) -> bool {
+        match self {
+            Self::Report(report) => report.is_conflict(),
+            Self::Behind(_) => true,
+            Self::Fetch(_) | Self::Deletion(_) => false,
+        }
+    }
+}
+
+/// Why the writing stopped.
+enum Halt {
+    Fault(Fault),
+    Behind(ApplyError),
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -52,14 +77,14 @@ async fn pass(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, 
     let found = fetch::fetch(ctx, shop).await?;
     let valid = validate(shop, &found.world);
     let built = valid.as_ref().map(|valid| build(valid, &found.live)).ok();
-    let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await;
+    let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await?;
     Ok(report::report(ctx, shop, &outcome).await?)
 }
 
 /// Retries with growing pauses: a failed pass is logged here and nowhere else.
 #[expect(clippy::needless_pass_by_value, reason = "the controller's signature")]
 pub fn on_error(shop: Arc<ShopDeployment>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
-    if matches!(error, ReconcileError::Report(report) if report.is_conflict()) {
+    if error.is_behind() {
         return Action::requeue(Duration::from_millis(500));
     }
     let failures = ctx.remembered(&shop.uid().unwrap_or_default(), |memory| {
@@ -97,7 +122,11 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
 type Plan<'a> = (Result<ValidatedShop, Vec<Fault>>, Option<Resources<Prepared>>, &'a Live);
 
 /// Applies what was built and gathers what there is to report about it.
-async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Plan<'_>) -> Outcome {
+async fn put(
+    ctx: &Arc<Context>,
+    shop: &ShopDeployment,
+    (valid, built, live): Plan<'_>,
+) -> Result<Outcome, ReconcileError> {
     let mut outcome = Outcome {
         api: live.api.as_deref().cloned(),
         worker: live.worker.as_deref().cloned(),
@@ -111,7 +140,11 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
             outcome.scaling = Some(valid.scaling.clone());
             if !shop.spec.paused {
                 outcome.worker_waits = rollout::image(&built.worker) != Some(valid.worker_image.as_str());
-                outcome.failure = Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await.err();
+                outcome.failure = match Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await {
+                    Ok(()) => None,
+                    Err(Halt::Fault(fault)) => Some(fault),
+                    Err(Halt::Behind(error)) => return Err(ReconcileError::Behind(error)),
+                };
             }
             if another_ones(&outcome.queue).is_none() {
                 ctx.scalers.follow(ctx, &valid, shop.status.as_ref());
@@ -132,7 +165,7 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
     let trouble = |component| ctx.pods(&namespace, &name, component).iter().find_map(|pod| rollout::trouble(pod));
     outcome.api_trouble = trouble(Component::Api);
     outcome.worker_trouble = trouble(Component::Worker);
-    outcome
+    Ok(outcome)
 }
 
 /// The queue comes before the pods, which must never work on another one's.
@@ -141,7 +174,7 @@ async fn write(
     shop: &ShopDeployment,
     (valid, built): (&ValidatedShop, Resources<Prepared>),
     outcome: &mut Outcome,
-) -> Result<(), Fault> {
+) -> Result<(), Halt> {
     let finalizer = if valid.deletes_queue() {
         deletion::set_finalizer(ctx, shop).await
     } else {
@@ -150,16 +183,17 @@ async fn write(
     finalizer.map_err(|error| failed(&error))?;
     outcome.queue = manage(ctx, valid).await;
     if let Some(fault) = another_ones(&outcome.queue) {
-        return Err(fault.clone());
+        return Err(fault.clone().into());
     }
     keys::ensure(ctx, valid).await.map_err(|error| Fault { reason: error.reason(), ..failed(&error) })?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
         let reason = match &error {
+            ApplyError::Behind { .. } => return Halt::Behind(error),
             ApplyError::NameTaken { .. } => Reason::NameTaken,
             error if error.is_forbidden() => Reason::ApplyForbidden,
             _ => Reason::ApplyFailed,
         };
-        Fault { reason, ..failed(&error) }
+        Fault { reason, ..failed(&error) }.into()
     })?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
     Ok(())
@@ -227,7 +261,7 @@ mod tests {
         let valid = validate(&shop, &world(&[("mongodb", "uri")]));
         let built = valid.as_ref().map(|valid| build(valid, &live)).ok();
         // The API server is not there: the finalizer cannot be set.
-        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await;
+        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await.unwrap();
         assert!(outcome.failure.unwrap().message.contains("cannot change the finalizer"));
         assert_eq!(outcome.queue, QueueHealth::NotReadYet, "nobody has asked SQS");
     }

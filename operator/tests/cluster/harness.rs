@@ -53,25 +53,30 @@ impl Harness {
 
     /// Starts an operator for this namespace alone. A deployed one leaves its shops alone, by their class.
     pub fn start_operator(&mut self, name: &str) -> usize {
-        let config = Config::parse_from([
-            "shop-operator",
-            "--api-image=r.example/api:1",
-            "--worker-image=r.example/worker:1",
-            "--watch-namespace",
-            &self.namespace,
-            "--operator-class",
-            &self.namespace,
-            "--pod-name",
-            name,
-            "--pod-namespace",
-            &self.namespace,
-        ]);
+        let config = self.config(name);
         let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
         let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };
         shutdown.spawn(operator.run(self.operator_client.clone()));
         self.operators.push((shutdown, registry));
         self.operators.len() - 1
+    }
+
+    /// The arguments of an operator for this namespace alone, as a pod of this name.
+    pub fn arguments(&self, name: &str) -> Vec<String> {
+        let namespace = &self.namespace;
+        vec![
+            "--api-image=r.example/api:1".to_owned(),
+            "--worker-image=r.example/worker:1".to_owned(),
+            format!("--watch-namespace={namespace}"),
+            format!("--operator-class={namespace}"),
+            format!("--pod-name={name}"),
+            format!("--pod-namespace={namespace}"),
+        ]
+    }
+
+    pub fn config(&self, name: &str) -> Config {
+        Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.arguments(name)))
     }
 
     /// Stops an operator in good order.
@@ -218,7 +223,7 @@ async fn remove_shops(client: &Client, namespace: &str) {
     }
 }
 
-fn merge(target: &mut Value, patch: Value) {
+pub fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (key, value) in patch {

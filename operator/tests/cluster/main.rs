@@ -1,8 +1,15 @@
 //! The operator on a real cluster (`KUBECONFIG`) with a real SQS (`SHOP_TEST_SQS_ENDPOINT`). Fails where one is missing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod crashes;
 mod harness;
+mod leaders;
+mod mutations;
 mod operator;
 mod queue;
 mod rbac;
+mod rest;
 mod schema;
+mod stage;
+mod watches;
+mod wire;

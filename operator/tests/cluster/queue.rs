@@ -17,14 +17,14 @@ use shop_runtime::{
     ids::random_hex,
 };
 
-struct Sqs {
+pub struct Sqs {
     client: Client,
     endpoint: String,
-    name: String,
+    pub name: String,
 }
 
 impl Sqs {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let help = "SHOP_TEST_SQS_ENDPOINT is not set: run `cargo xtask test operator`, which starts SQS";
         #[expect(clippy::disallowed_methods, reason = "tests take the servers' addresses from the environment")]
         let endpoint = std::env::var("SHOP_TEST_SQS_ENDPOINT").expect(help);
@@ -35,8 +35,13 @@ impl Sqs {
         Self { client, endpoint, name: format!("orders-{}", random_hex::<5>().unwrap()) }
     }
 
+    /// Another queue of the same service.
+    pub fn other(&self, name: &str) -> Self {
+        Self { client: self.client.clone(), endpoint: self.endpoint.clone(), name: name.to_owned() }
+    }
+
     /// A shop's spec with a Managed queue here.
-    fn spec(&self, patch: Value) -> Value {
+    pub fn spec(&self, patch: Value) -> Value {
         let mut spec = json!({
             "queue": { "name": self.name, "endpoint": self.endpoint, "management": "Managed", "deletionPolicy": "Delete" },
         });
@@ -46,7 +51,7 @@ impl Sqs {
         spec
     }
 
-    async fn url(&self, name: &str) -> Option<String> {
+    pub async fn url(&self, name: &str) -> Option<String> {
         self.client.get_queue_url().queue_name(name).send().await.ok()?.queue_url
     }
 
@@ -71,7 +76,7 @@ impl Sqs {
         self.client.purge_queue().queue_url(url).send().await.unwrap();
     }
 
-    async fn clean(&self) {
+    pub async fn clean(&self) {
         for name in [self.name.clone(), format!("{}-dlq", self.name)] {
             if let Some(url) = self.url(&name).await {
                 self.client.delete_queue().queue_url(url).send().await.unwrap();
