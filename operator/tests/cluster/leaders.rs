@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -95,29 +95,24 @@ async fn a_leader_that_was_paused_changes_nothing_when_it_goes_on() {
     leads(harness, "one").await;
     let wire = Wire::default();
     let second = stage.start("two", &wire);
-    for round in 0..if is_long() { 10 } else { 1 } {
-        let (paused, name) = if round % 2 == 0 { (&first, "two") } else { continue };
-        stage.apply(&stage.spec(json!({ "settings": { "displayName": format!("Old {round}") } }))).await;
-        // In the middle of the work on it: the first object is there, the last is not.
-        harness.exists::<k8s_openapi::api::core::v1::ConfigMap>("demo-api").await;
-        paused.signal("-STOP");
-        stage.apply(&stage.spec(json!({ "settings": { "displayName": format!("New {round}") } }))).await;
-        let took = leads(harness, name).await;
-        println!("taken over from a paused leader after {took:?}");
-        stage.ready(&second, &wire).await;
-        stage.at_rest(&second, &wire).await;
-        let before = stage.versions().await;
-        paused.signal("-CONT");
-        let lease = async || harness.api::<Lease>().get("shop-operator").await.unwrap().metadata.resource_version;
-        // Two renewals of the second: the first has had its time to do harm.
-        for _ in 0..2 {
-            let seen = lease().await;
-            harness.eventually("a renewal", async || (lease().await != seen).then_some(())).await;
-        }
-        assert_eq!(holder(harness).await.as_deref(), Some(name));
-        assert_eq!(stage.versions().await, before, "the paused leader has changed something");
-        assert_eq!(wire.writes().len(), { stage.at_rest(&second, &wire).await; wire.writes().len() });
+    stage.apply(&stage.spec(json!({ "settings": { "displayName": "Old" } }))).await;
+    // In the middle of the work on it: the first objects are there, the last may not be.
+    harness.exists::<ConfigMap>("demo-api").await;
+    first.signal("-STOP");
+    stage.apply(&stage.spec(json!({ "settings": { "displayName": "New" } }))).await;
+    println!("taken over from a paused leader after {:?}", leads(harness, "two").await);
+    stage.ready(&second, &wire).await;
+    let (before, writes) = (stage.versions().await, wire.writes().len());
+    first.signal("-CONT");
+    let lease = async || harness.api::<Lease>().get("shop-operator").await.unwrap().metadata.resource_version;
+    // Two renewals of the second: the first has had its time to do harm.
+    for _ in 0..2 {
+        let seen = lease().await;
+        harness.eventually("a renewal", async || (lease().await != seen).then_some(())).await;
     }
+    assert_eq!(holder(harness).await.as_deref(), Some("two"));
+    assert_eq!(stage.versions().await, before, "the paused leader has changed something");
+    assert_eq!(wire.writes().len(), writes, "the second leader had something to repair");
     drop(first);
     drop(second);
     stage.finish().await;
@@ -125,11 +120,11 @@ async fn a_leader_that_was_paused_changes_nothing_when_it_goes_on() {
 
 /// A partition: the leader's writes are on the wire while its lease runs out; they arrive after the next one's.
 #[rstest]
-#[case::create(None)]
-#[case::change(Some(json!({ "settings": { "displayName": "Old" }, "api": { "ingress": { "host": "old.example" }, "replicas": 2 } })))]
-#[case::scale(Some(json!({ "worker": { "autoscaling": { "min": 2 } } })))]
+#[case::create(None, 4)]
+#[case::change(Some(json!({ "settings": { "displayName": "Old" }, "api": { "ingress": { "host": "old.example" }, "replicas": 2 } })), 1)]
+#[case::scale(Some(json!({ "worker": { "autoscaling": { "min": 2 } } })), 1)]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Option<Value>) {
+async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Option<Value>, #[case] sample: usize) {
     let stage = Stage::new().await;
     let old = change.clone().unwrap_or_else(|| json!({ "settings": { "displayName": "Old" } }));
     let new = json!({
@@ -137,7 +132,7 @@ async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Op
         "api": { "ingress": { "host": "new.example" }, "replicas": 3 },
         "worker": { "autoscaling": { "min": 3 } },
     });
-    let numbers: Vec<usize> = if is_long() { (0..16).collect() } else { vec![0, 4, 8] };
+    let numbers: Vec<usize> = if is_long() { (0..16).collect() } else { vec![sample] };
     for number in numbers {
         let wire = Wire::default();
         let first = stage.start("one", &wire);
@@ -147,7 +142,9 @@ async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Op
         } else {
             leads(&stage.harness, "one").await;
         }
-        wire.fail(move |seen, writes| (seen.method != "GET" && !seen.is_lease() && writes == number).then_some(Fault::Hold));
+        wire.fail(move |seen, writes| {
+            (seen.method != "GET" && !seen.is_lease() && writes == number).then_some(Fault::Hold)
+        });
         stage.apply(&stage.spec(old.clone())).await;
         let held = held(&stage, &wire, number).await;
         if !held {

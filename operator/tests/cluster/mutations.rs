@@ -98,7 +98,10 @@ impl Generator {
         let pattern = schema["pattern"].as_str().unwrap_or("^[a-z]{3,12}$");
         let pattern = pattern.trim_start_matches('^').trim_end_matches('$').replace("\\s", " ");
         // What a pattern excludes leaves all of Unicode; people write plain text.
-        (0..50).map(|_| self.text(&pattern)).find(|text| text.is_ascii() && fits(text)).unwrap_or_else(|| "x".to_owned())
+        (0..50)
+            .map(|_| self.text(&pattern))
+            .find(|text| text.is_ascii() && fits(text))
+            .unwrap_or_else(|| "x".to_owned())
     }
 
     fn group(&mut self, schema: &Value) -> Value {
@@ -156,7 +159,10 @@ async fn try_out(stage: &Stage, spec: &Value) -> Fate {
     let mut manifest = stage.harness.manifest("demo", json!({}));
     manifest["spec"] = spec.clone();
     match stage.harness.try_apply(&manifest).await {
-        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => return Fate::RefusedByTheServer,
+        // A value of another type is the server's own error 500, by its words.
+        Err(kube::Error::Api(status)) if status.code < 500 || status.message.contains("typed patch object") => {
+            return Fate::RefusedByTheServer;
+        }
         answer => answer.unwrap(),
     };
     let fate = |ready: &str, valid: &str| match (ready, valid) {

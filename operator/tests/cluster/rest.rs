@@ -109,7 +109,9 @@ async fn at_rest_nothing_is_written() {
     #[expect(clippy::cast_precision_loss, reason = "a minute")]
     let share = used / window as f64 * 100.0;
     let (resident, own) = (memory(program.id(), "VmRSS"), memory(program.id(), "RssAnon"));
-    println!("{shops} shops at rest for {window} s: {writes} writes, {share:.2} % of a core, {resident:.1} MB resident, of which {own:.1} MB its own");
+    println!(
+        "{shops} shops at rest for {window} s: {writes} writes, {share:.2} % of a core, {resident:.1} MB resident, of which {own:.1} MB its own"
+    );
     let changed: Vec<_> = after.iter().filter(|(name, version)| before.get(*name) != Some(*version)).collect();
     assert_eq!((writes, changed), (0, vec![]));
     drop(program);

@@ -23,7 +23,6 @@ use tokio::{runtime::Runtime, time::Instant};
 use crate::{harness::Harness, queue::Sqs, wire::Wire};
 
 const OURS: &str = "app.kubernetes.io/managed-by=shop-operator";
-const PASSES: u32 = 50;
 
 /// Object → what it is like, without what differs from run to run.
 pub type Picture = BTreeMap<String, Value>;
@@ -89,9 +88,9 @@ impl Stage {
         self.quiet(process, wire, 3).await;
     }
 
-    /// Waits for 50 passes in a row without a write but the Lease's.
+    /// Waits for 50 passes in a row without a write but the Lease's; for fewer in a sample.
     pub async fn at_rest(&self, process: &Process, wire: &Wire) {
-        self.quiet(process, wire, PASSES).await;
+        self.quiet(process, wire, if is_long() { 50 } else { 15 }).await;
     }
 
     async fn quiet(&self, process: &Process, wire: &Wire, passes: u32) {
@@ -205,12 +204,15 @@ pub struct Process {
 
 impl Process {
     fn start(harness: &Harness, pod: &str, wire: &Wire) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let registry = metrics::Metrics::default();
         let metrics = Metrics::register(&registry);
-        let operator =
-            Operator { config: harness.config(pod), shutdown: Shutdown::manual(), readiness: Readiness::default(), metrics };
+        let operator = Operator {
+            config: harness.config(pod),
+            shutdown: Shutdown::manual(),
+            readiness: Readiness::default(),
+            metrics,
+        };
         let wire = wire.clone();
         runtime.spawn(async move { operator.run(client(&wire).await).await });
         Self { runtime: Some(runtime), registry }
@@ -347,7 +349,9 @@ fn differs(path: &str, wanted: Option<&Value>, found: Option<&Value>) -> String 
             keys.into_iter().map(|key| differs(&format!("{path}/{key}"), wanted.get(key), found.get(key))).collect()
         }
         (wanted, found) => {
-            let show = |value: Option<&Value>| value.map_or_else(|| "not there".to_owned(), |value| value.to_string().chars().take(700).collect());
+            let show = |value: Option<&Value>| {
+                value.map_or_else(|| "not there".to_owned(), |value| value.to_string().chars().take(700).collect())
+            };
             format!("\n{path}:\n  wanted {}\n  found  {}", show(wanted), show(found))
         }
     }

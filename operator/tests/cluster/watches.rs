@@ -60,7 +60,8 @@ async fn an_event_that_is_lost_or_late_or_old_changes_nothing_in_the_end(#[case]
     let kinds: BTreeSet<_> = events.iter().map(|event| event.kind.clone()).collect();
     println!("{} events of {} kinds: {kinds:?}", events.len(), kinds.len());
     assert!(kinds.len() >= 10, "a kind of object has no events: {kinds:?}");
-    let mut plans: Vec<Vec<(String, usize)>> = events.iter().map(|event| vec![(event.kind.clone(), event.number)]).collect();
+    let mut plans: Vec<Vec<(String, usize)>> =
+        events.iter().map(|event| vec![(event.kind.clone(), event.number)]).collect();
     if !is_long() {
         // All kinds at once: the last but one event of each.
         let last = |kind: &String| events.iter().filter(|event| event.kind == *kind).count().saturating_sub(2);
