@@ -81,6 +81,8 @@ pub struct Context {
 pub struct Memory {
     pub last_report: Option<Timestamp>,
     pub failures: u32,
+    /// Passes in a row in which something could not be written.
+    pub faults: u32,
     /// Since when the queue of a shop that is being deleted has been empty.
     pub empty_since: Option<Timestamp>,
     pub api: Built,

@@ -16,7 +16,13 @@ use kube::{
     client::ClientBuilder,
 };
 use serde_json::{Value, json};
-use shop_operator::{crd::ShopDeployment, metrics::Metrics, rollout, run::Operator};
+use shop_operator::{
+    crd::ShopDeployment,
+    metrics::Metrics,
+    names::{MANAGER, SCALER},
+    rollout,
+    run::Operator,
+};
 use shop_runtime::{health::Readiness, metrics, shutdown::Shutdown};
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -82,7 +88,10 @@ impl Stage {
                     "ApiAvailable" | "WorkerAvailable" => c.status == "True" && c.message.is_empty(),
                     _ => true,
                 };
-                status.conditions.iter().all(|c| current(c) && settled(c)).then_some(())
+                // The scaler's first act is to make the replicas its own, which the builder then leaves out.
+                let worker = self.harness.exists::<Deployment>("demo-worker").await;
+                let theirs = rollout::owns_replicas(&worker, SCALER) && !rollout::owns_replicas(&worker, MANAGER);
+                (theirs && status.conditions.iter().all(|c| current(c) && settled(c))).then_some(())
             })
             .await;
         self.quiet(process, wire, 3).await;
@@ -166,9 +175,18 @@ impl Stage {
 
     /// Waits until everything is as in this picture.
     pub async fn same(&self, wanted: &Picture, what: &str) {
+        self.same_in(wanted, what, |picture| picture).await;
+    }
+
+    /// Waits until everything is as in this picture, but for how many rollouts there have been.
+    pub async fn same_after_all(&self, wanted: &Picture, what: &str) {
+        self.same_in(&without_revisions(wanted.clone()), what, without_revisions).await;
+    }
+
+    async fn same_in(&self, wanted: &Picture, what: &str, view: fn(Picture) -> Picture) {
         let started = Instant::now();
         loop {
-            let found = self.picture().await;
+            let found = view(self.picture().await);
             if found == *wanted {
                 return;
             }
@@ -333,6 +351,15 @@ fn is_ours(entry: &Value) -> bool {
 
 fn owned(entry: &Value) -> String {
     format!("{} {} {} {}", entry["manager"], entry["operation"], entry["subresource"], entry["fieldsV1"])
+}
+
+fn without_revisions(mut picture: Picture) -> Picture {
+    for object in picture.values_mut() {
+        if let Some(revision) = object.pointer_mut("/metadata/annotations/deployment.kubernetes.io~1revision") {
+            *revision = Value::Null;
+        }
+    }
+    picture
 }
 
 fn difference(wanted: &Picture, found: &Picture) -> String {
