@@ -23,6 +23,8 @@ use crate::{
 pub enum ApplyError {
     #[error("{kind} {name} exists and is not this shop's: delete or rename it, or give the shop another name")]
     NameTaken { kind: &'static str, name: String },
+    #[error("{kind} {name} has changed since this pass looked at it")]
+    Behind { kind: &'static str, name: String },
     #[error("cannot apply {kind} {name}")]
     Refused {
         kind: &'static str,
@@ -42,7 +44,7 @@ pub enum ApplyError {
 impl ApplyError {
     pub fn is_forbidden(&self) -> bool {
         match self {
-            Self::NameTaken { .. } => false,
+            Self::NameTaken { .. } | Self::Behind { .. } => false,
             Self::Refused { source, .. } | Self::NotPruned { source, .. } => {
                 matches!(source, kube::Error::Api(status) if status.is_forbidden())
             }
@@ -80,6 +82,9 @@ parts!(
     k8s_openapi::api::networking::v1::NetworkPolicy,
     k8s_openapi::api::policy::v1::PodDisruptionBudget
 );
+
+/// The version of an object that must not be there yet: none is that old, so the API server creates it or says 409.
+const NOT_THERE: &str = "1";
 
 /// Configuration first, then the api, then the worker; then what is no longer wanted goes.
 pub async fn apply(
@@ -128,7 +133,7 @@ impl Applier<'_> {
         Ok(applied)
     }
 
-    async fn one<K: Part>(&self, store: &Store<K>, wanted: K) -> Result<K, ApplyError> {
+    async fn one<K: Part>(&self, store: &Store<K>, mut wanted: K) -> Result<K, ApplyError> {
         let name = wanted.name_any();
         let live = cached(store, &self.namespace(), &name);
         if let Some(live) = live.as_deref() {
@@ -141,12 +146,18 @@ impl Applier<'_> {
             }
         }
         let api: Api<K> = self.ctx.api(&self.namespace());
-        if live.is_none() {
-            self.name_is_free(&api, &name).await?;
-        }
+        let version = match &live {
+            Some(live) => live.resource_version(),
+            None => self.version_of_ours(&api, &name).await?,
+        };
+        // What a stale leader still sends is refused: the object is no longer as it was, or there by now.
+        wanted.meta_mut().resource_version = version.or_else(|| Some(NOT_THERE.to_owned()));
         let mut applied = patch(&api, &wanted).await;
         if live.is_some() && matches!(&applied, Err(kube::Error::Api(status)) if status.is_invalid()) {
-            applied = replace_lists(&api, &wanted).await;
+            applied = replace_lists(&api, &mut wanted).await;
+        }
+        if matches!(&applied, Err(kube::Error::Api(status)) if status.is_conflict()) {
+            return Err(ApplyError::Behind { kind: K::KIND, name });
         }
         let outcome = match (&applied, &live) {
             (Err(_), _) => "failed",
@@ -163,11 +174,11 @@ impl Applier<'_> {
     }
 
     /// The caches hold what carries our label; what a forced apply would take over need not.
-    async fn name_is_free<K: Part>(&self, api: &Api<K>, name: &str) -> Result<(), ApplyError> {
+    async fn version_of_ours<K: Part>(&self, api: &Api<K>, name: &str) -> Result<Option<String>, ApplyError> {
         let (kind, name) = (K::KIND, name.to_owned());
         match api.get_metadata_opt(&name).await {
             Ok(Some(other)) if !self.owns(&other) => Err(ApplyError::NameTaken { kind, name }),
-            Ok(_) => Ok(()),
+            Ok(found) => Ok(found.and_then(|found| found.resource_version())),
             Err(source) => Err(ApplyError::Refused { kind, name, source }),
         }
     }
@@ -185,7 +196,7 @@ impl Applier<'_> {
         let api: Api<K> = self.ctx.api(&namespace);
         for live in stale {
             let name = live.name_any();
-            let same = Preconditions { uid: live.uid(), resource_version: None };
+            let same = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
             let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
             match api.delete(&name, &params).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
@@ -230,9 +241,10 @@ async fn patch<K: Part>(api: &Api<K>, wanted: &K) -> Result<K, kube::Error> {
 
 /// Server-side apply leaves other managers' list items alone, also those that make ours invalid (two ports of one name).
 /// A merge patch replaces whole lists; then the apply goes through.
-async fn replace_lists<K: Part>(api: &Api<K>, wanted: &K) -> Result<K, kube::Error> {
+async fn replace_lists<K: Part>(api: &Api<K>, wanted: &mut K) -> Result<K, kube::Error> {
     let params = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch(&wanted.name_any(), &params, &Patch::Merge(wanted)).await?;
+    let replaced = api.patch(&wanted.name_any(), &params, &Patch::Merge(&*wanted)).await?;
+    wanted.meta_mut().resource_version = replaced.resource_version();
     patch(api, wanted).await
 }
 

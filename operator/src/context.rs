@@ -85,6 +85,8 @@ pub struct Memory {
     pub failures: u32,
     /// Its namespace is being deleted, for ever: nothing can be made there any more.
     pub ending: bool,
+    /// Passes in a row in which something could not be written.
+    pub faults: u32,
     /// Since when the queue of a shop that is being deleted has been empty.
     pub empty_since: Option<Timestamp>,
     pub api: Built,

@@ -31,6 +31,31 @@ pub enum ReconcileError {
     Deletion(#[from] DeletionError),
     #[error(transparent)]
     Report(#[from] ReportError),
+    #[error(transparent)]
+    Behind(ApplyError),
+}
+
+impl ReconcileError {
+    /// The cluster has moved on since the pass looked: the watch brings what is new, and another pass does better.
+    fn is_behind(&self) -> bool {
+        match self {
+            Self::Report(report) => report.is_conflict(),
+            Self::Behind(_) => true,
+            Self::Fetch(_) | Self::Deletion(_) => false,
+        }
+    }
+}
+
+/// Why the writing stopped.
+enum Halt {
+    Fault(Fault),
+    Behind(ApplyError),
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -58,7 +83,7 @@ async fn pass(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, 
     let found = fetch::fetch(ctx, shop).await?;
     let valid = validate(shop, &found.world);
     let built = valid.as_ref().map(|valid| build(valid, &found.live)).ok();
-    let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await;
+    let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await?;
     if outcome.failure.as_ref().is_some_and(|fault| fault.reason == Reason::Deleting) {
         tracing::info!(shop = %shop.name_any(), namespace = ?shop.namespace(), "the namespace is being deleted");
         ctx.remembered(&uid, |memory| memory.ending = true);
@@ -70,7 +95,7 @@ async fn pass(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, 
 /// Retries with growing pauses: a failed pass is logged here and nowhere else.
 #[expect(clippy::needless_pass_by_value, reason = "the controller's signature")]
 pub fn on_error(shop: Arc<ShopDeployment>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
-    if matches!(error, ReconcileError::Report(report) if report.is_conflict()) {
+    if error.is_behind() {
         return Action::requeue(Duration::from_millis(500));
     }
     let failures = ctx.remembered(&shop.uid().unwrap_or_default(), |memory| {
@@ -108,7 +133,11 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
 type Plan<'a> = (Result<ValidatedShop, Vec<Fault>>, Option<Resources<Prepared>>, &'a Live);
 
 /// Applies what was built and gathers what there is to report about it.
-async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Plan<'_>) -> Outcome {
+async fn put(
+    ctx: &Arc<Context>,
+    shop: &ShopDeployment,
+    (valid, built, live): Plan<'_>,
+) -> Result<Outcome, ReconcileError> {
     let mut outcome = Outcome {
         api: live.api.as_deref().cloned(),
         worker: live.worker.as_deref().cloned(),
@@ -122,7 +151,11 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
             outcome.scaling = Some(valid.scaling.clone());
             if !shop.spec.paused {
                 outcome.worker_waits = rollout::image(&built.worker) != Some(valid.worker_image.as_str());
-                outcome.failure = Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await.err();
+                outcome.failure = match Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await {
+                    Ok(()) => None,
+                    Err(Halt::Fault(fault)) => Some(fault),
+                    Err(Halt::Behind(error)) => return Err(ReconcileError::Behind(error)),
+                };
             }
             if another_ones(&outcome.queue).is_none() {
                 ctx.scalers.follow(ctx, &valid, shop.status.as_ref());
@@ -145,7 +178,7 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
     };
     outcome.api_trouble = complaint(Component::Api, outcome.api.as_ref());
     outcome.worker_trouble = complaint(Component::Worker, outcome.worker.as_ref());
-    outcome
+    Ok(outcome)
 }
 
 /// The queue comes before the pods, which must never work on another one's.
@@ -154,7 +187,7 @@ async fn write(
     shop: &ShopDeployment,
     (valid, built): (&ValidatedShop, Resources<Prepared>),
     outcome: &mut Outcome,
-) -> Result<(), Fault> {
+) -> Result<(), Halt> {
     let finalizer = if valid.deletes_queue() {
         deletion::set_finalizer(ctx, shop).await
     } else {
@@ -163,18 +196,19 @@ async fn write(
     finalizer.map_err(|error| failed(&error))?;
     outcome.queue = manage(ctx, valid).await;
     if let Some(fault) = another_ones(&outcome.queue) {
-        return Err(fault.clone());
+        return Err(fault.clone().into());
     }
     keys::ensure(ctx, shop, valid).await.map_err(|error| failed_for(error.reason(), &error))?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
         match &error {
-            ApplyError::NameTaken { .. } => failed_for(Reason::NameTaken, &error),
+            ApplyError::Behind { .. } => Halt::Behind(error),
+            ApplyError::NameTaken { .. } => failed_for(Reason::NameTaken, &error).into(),
             refused if refused.is_forbidden() => {
                 let fault = failed_for(Reason::ApplyForbidden, &error);
                 let advice = "where a right is missing, upgrade the operator's release: its chart grants it";
-                Fault { message: format!("{}; {advice}", fault.message), ..fault }
+                Fault { message: format!("{}; {advice}", fault.message), ..fault }.into()
             }
-            _ => failed_for(Reason::ApplyFailed, &error),
+            _ => failed_for(Reason::ApplyFailed, &error).into(),
         }
     })?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
@@ -254,7 +288,7 @@ mod tests {
         let valid = validate(&shop, &world(&[("mongodb", "uri")]));
         let built = valid.as_ref().map(|valid| build(valid, &live)).ok();
         // The API server is not there: the finalizer cannot be set.
-        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await;
+        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await.unwrap();
         assert!(outcome.failure.unwrap().message.contains("cannot change the finalizer"));
         assert_eq!(outcome.queue, QueueHealth::NotReadYet, "nobody has asked SQS");
     }

@@ -66,8 +66,13 @@ pub async fn set_finalizer(ctx: &Context, shop: &ShopDeployment) -> Result<(), D
     let patch = json!({
         "apiVersion": ShopDeployment::api_version(&()),
         "kind": ShopDeployment::kind(&()),
-        // With its uid: a shop that is gone must not come back as an empty one.
-        "metadata": { "name": name, "uid": shop.uid(), "finalizers": [FINALIZER] },
+        // With its uid: a shop that is gone must not come back as an empty one. With its version: it may want none by now.
+        "metadata": {
+            "name": name,
+            "uid": shop.uid(),
+            "resourceVersion": shop.resource_version(),
+            "finalizers": [FINALIZER],
+        },
     });
     let api = ctx.api::<ShopDeployment>(&shop.namespace().unwrap_or_default());
     let set = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;

@@ -68,7 +68,17 @@ pub async fn report(ctx: &Context, shop: &Arc<ShopDeployment>, outcome: &Outcome
     } else if before != status {
         wait = Some(Duration::from_secs(10));
     }
-    Ok(next(&conditions, outcome, wait))
+    let faults = ctx.remembered(&uid, |memory| {
+        memory.faults = if outcome.failure.is_some() { memory.faults.saturating_add(1) } else { 0 };
+        memory.faults
+    });
+    Ok(next(&conditions, outcome, wait.into_iter().chain(retry(faults)).min()))
+}
+
+/// What could not be written is tried again soon, as most that is in the way is short, and then ever more rarely.
+fn retry(faults: u32) -> Option<Duration> {
+    let power = faults.checked_sub(1)?.min(5);
+    Some(Duration::from_secs(1 << power).min(RETRY_SHARED))
 }
 
 fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> Action {
@@ -273,7 +283,7 @@ fn two_digits(value: f64) -> f64 {
 mod tests {
     use rstest::rstest;
 
-    use super::two_digits;
+    use super::*;
 
     #[rstest]
     #[case(0.0, 0.0)]
@@ -284,5 +294,14 @@ mod tests {
     #[case(0.3, 0.3)]
     fn numbers_keep_two_digits(#[case] value: f64, #[case] rounded: f64) {
         assert!((two_digits(value) - rounded).abs() < 1e-9, "{}", two_digits(value));
+    }
+
+    #[rstest]
+    #[case::nothing_failed(0, None)]
+    #[case::once(1, Some(1))]
+    #[case::again(3, Some(4))]
+    #[case::for_long(40, Some(30))]
+    fn what_failed_is_tried_again_ever_more_rarely(#[case] faults: u32, #[case] seconds: Option<u64>) {
+        assert_eq!(retry(faults), seconds.map(Duration::from_secs));
     }
 }

@@ -60,8 +60,9 @@ pub async fn scale(ctx: &Context, worker: &Deployment, replicas: u32) -> Result<
     }
 }
 
-/// Marks the pods that should go first, and takes off what an earlier decision left.
-pub async fn mark(ctx: &Context, pods: &[Arc<Pod>], victims: &[Arc<Pod>]) -> Result<(), ActError> {
+/// Marks the pods that should go first, and takes off what an earlier decision left. False where a pod has changed since
+/// the decision: the next poll decides on what it is now.
+pub async fn mark(ctx: &Context, pods: &[Arc<Pod>], victims: &[Arc<Pod>]) -> Result<bool, ActError> {
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let chosen = victims.iter().any(|victim| victim.uid() == pod.uid());
         let marked = pod.annotations().get(DELETION_COST).is_some_and(|cost| cost == VICTIM);
@@ -69,14 +70,16 @@ pub async fn mark(ctx: &Context, pods: &[Arc<Pod>], victims: &[Arc<Pod>]) -> Res
             continue;
         }
         let name = pod.name_any();
-        let patch = json!({ "metadata": { "annotations": { DELETION_COST: chosen.then_some(VICTIM) } } });
+        let cost = json!({ DELETION_COST: chosen.then_some(VICTIM) });
+        let patch = json!({ "metadata": { "resourceVersion": pod.resource_version(), "annotations": cost } });
         let api = ctx.api::<Pod>(&pod.namespace().unwrap_or_default());
         let params = PatchParams { field_manager: Some(SCALER.to_owned()), ..PatchParams::default() };
         match api.patch(&name, &params, &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(kube::Error::Api(status)) if status.is_conflict() => return Ok(false),
             Err(source) => return Err(ActError::Mark { name, source }),
             Ok(_) => {}
         }
     }
-    Ok(())
+    Ok(true)
 }

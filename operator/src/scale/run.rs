@@ -226,7 +226,9 @@ impl Scaler {
         let current = look.sample.current;
         if wanted < current {
             let count = usize::try_from(current - wanted).unwrap_or(usize::MAX);
-            act::mark(&self.ctx, &look.pods, &victims(&look.pods, &look.reports, count)).await?;
+            if !act::mark(&self.ctx, &look.pods, &victims(&look.pods, &look.reports, count)).await? {
+                return Ok(());
+            }
         }
         if !act::scale(&self.ctx, &look.worker, wanted).await? {
             return Ok(());

@@ -58,24 +58,34 @@ impl Harness {
 
     /// Starts an operator with more arguments.
     pub fn start_operator_with(&mut self, name: &str, more: &[&str]) -> usize {
-        let usual = [
-            "shop-operator",
-            "--api-image=r.example/api:1",
-            "--worker-image=r.example/worker:1",
-            "--operator-class",
-            &self.namespace,
-            "--pod-name",
-            name,
-            "--pod-namespace",
-            &self.namespace,
-        ];
-        let config = Config::parse_from(usual.iter().chain(more));
+        let more = more.iter().map(ToString::to_string);
+        let config = Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.usual(name)).chain(more));
         let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
         let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };
         shutdown.spawn(operator.run(self.operator_client.clone()));
         self.operators.push((shutdown, registry));
         self.operators.len() - 1
+    }
+
+    /// The arguments of an operator for this namespace alone, as a pod of this name.
+    pub fn arguments(&self, name: &str) -> Vec<String> {
+        self.usual(name).into_iter().chain([format!("--watch-namespace={}", self.namespace)]).collect()
+    }
+
+    fn usual(&self, name: &str) -> [String; 5] {
+        let namespace = &self.namespace;
+        [
+            "--api-image=r.example/api:1".to_owned(),
+            "--worker-image=r.example/worker:1".to_owned(),
+            format!("--operator-class={namespace}"),
+            format!("--pod-name={name}"),
+            format!("--pod-namespace={namespace}"),
+        ]
+    }
+
+    pub fn config(&self, name: &str) -> Config {
+        Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.arguments(name)))
     }
 
     /// Stops an operator in good order.

@@ -1,18 +1,25 @@
 //! The operator on a real cluster (`KUBECONFIG`) with a real SQS (`SHOP_TEST_SQS_ENDPOINT`). Fails where one is missing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod crashes;
 mod events;
 mod goldens;
 mod harness;
 mod kubelet;
+mod leaders;
 mod lifecycle;
+mod mutations;
 mod operator;
 mod planted;
 mod queue;
 mod rbac;
 mod recording;
+mod rest;
 mod rollouts;
 mod rotation;
 mod schema;
 mod security;
 mod sharing;
+mod stage;
+mod watches;
+mod wire;

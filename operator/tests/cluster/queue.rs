@@ -24,7 +24,7 @@ pub struct Sqs {
 }
 
 impl Sqs {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let help = "SHOP_TEST_SQS_ENDPOINT is not set: run `cargo xtask test operator`, which starts SQS";
         #[expect(clippy::disallowed_methods, reason = "tests take the servers' addresses from the environment")]
         let endpoint = std::env::var("SHOP_TEST_SQS_ENDPOINT").expect(help);
@@ -33,6 +33,11 @@ impl Sqs {
         let key = || "test".to_owned().into();
         let client = aws::sqs_with_key(&service, &key(), &key()).await;
         Self { client, endpoint, name: format!("orders-{}", random_hex::<5>().unwrap()) }
+    }
+
+    /// Another queue of the same service.
+    pub fn other(&self, name: &str) -> Self {
+        Self { client: self.client.clone(), endpoint: self.endpoint.clone(), name: name.to_owned() }
     }
 
     /// A shop's spec with a Managed queue here.

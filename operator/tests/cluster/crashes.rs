@@ -1,0 +1,127 @@
+//! The operator is stopped before and after its writes: the next one brings about what a run without a stop does.
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use rstest::rstest;
+use serde_json::{Value, json};
+use shop_operator::crd::ShopDeployment;
+
+use crate::{
+    stage::{Picture, Stage, is_long},
+    wire::{Fault, Seen, Wire},
+};
+
+/// What is done to a shop.
+#[derive(Clone, Debug)]
+enum Deed {
+    Create,
+    Change(Value),
+    Scale(u32),
+    Delete,
+}
+
+/// The spec that a deed starts from.
+fn before(deed: &Deed) -> Value {
+    match deed {
+        Deed::Create | Deed::Change(_) => json!({}),
+        Deed::Scale(_) => json!({ "worker": { "replicas": 3, "autoscaling": { "mode": "Manual" } } }),
+        Deed::Delete => json!({ "queue": { "deletionPolicy": "Delete" } }),
+    }
+}
+
+async fn act(stage: &Stage, deed: &Deed) {
+    let shops = stage.harness.api::<ShopDeployment>();
+    match deed {
+        Deed::Create => stage.apply(&stage.spec(json!({}))).await,
+        Deed::Change(patch) => stage.apply(&stage.spec(patch.clone())).await,
+        Deed::Scale(replicas) => {
+            let scale = json!({ "spec": { "replicas": replicas } });
+            shops.patch_scale("demo", &PatchParams::default(), &Patch::Merge(&scale)).await.unwrap();
+        }
+        Deed::Delete => {
+            shops.delete("demo", &DeleteParams::default()).await.unwrap();
+        }
+    }
+}
+
+/// Waits until nothing is left to do, and takes the picture.
+async fn end(stage: &Stage, deed: &Deed, (process, wire): (&crate::stage::Process, &Wire)) -> Picture {
+    if matches!(deed, Deed::Delete) {
+        stage.same(&Picture::new(), "nothing is left of a deleted shop").await;
+    } else {
+        stage.ready(process, wire).await;
+        stage.at_rest(process, wire).await;
+    }
+    stage.picture().await
+}
+
+/// The writes and the end of a run without a stop.
+async fn undisturbed(stage: &Stage, deed: &Deed) -> (Vec<Seen>, Picture) {
+    let wire = Wire::default();
+    let process = begin(stage, deed, &wire).await;
+    wire.fail(|_, _| None);
+    act(stage, deed).await;
+    let picture = end(stage, deed, (&process, &wire)).await;
+    (wire.writes(), picture)
+}
+
+async fn begin(stage: &Stage, deed: &Deed, wire: &Wire) -> crate::stage::Process {
+    let process = stage.start("one", wire);
+    if !matches!(deed, Deed::Create) {
+        stage.apply(&stage.spec(before(deed))).await;
+        stage.ready(&process, wire).await;
+    }
+    process
+}
+
+/// The container is started anew in the same pod: its identity is the same, so the Lease is still its own.
+async fn stopped(stage: &Stage, deed: &Deed, (number, fault): (usize, Fault), wanted: &Picture) -> bool {
+    let what = format!("{deed:?}, {fault:?} write {number}");
+    let wire = Wire::default();
+    let process = begin(stage, deed, &wire).await;
+    wire.fail(move |seen, writes| (seen.method != "GET" && writes == number && !seen.is_lease()).then_some(fault));
+    act(stage, deed).await;
+    let stopped = tokio::select! {
+        () = wire.stopped() => true,
+        () = stage.same(wanted, &what) => false,
+    };
+    process.kill();
+    let wire = Wire::default();
+    let process = stage.start("one", &wire);
+    stage.same(wanted, &what).await;
+    if !matches!(deed, Deed::Delete) {
+        stage.at_rest(&process, &wire).await;
+        stage.same(wanted, &what).await;
+    }
+    stopped
+}
+
+#[rstest]
+#[case::create(Deed::Create)]
+#[case::change(Deed::Change(json!({
+    "api": { "replicas": 2, "ingress": { "enabled": false } },
+    "networkPolicy": { "enabled": false },
+    "settings": { "displayName": "Other", "logLevel": "debug" },
+    "images": { "api": "r.example/api:2", "worker": "r.example/worker:2" },
+    "worker": { "concurrency": 3, "autoscaling": { "min": 2 } },
+})))]
+#[case::scale_by_hand(Deed::Scale(1))]
+#[case::scale_by_the_rules(Deed::Change(json!({ "worker": { "autoscaling": { "min": 3 } } })))]
+#[case::delete(Deed::Delete)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_at_any_write_changes_nothing_in_the_end(#[case] deed: Deed) {
+    let stage = Stage::new().await;
+    let (writes, wanted) = undisturbed(&stage, &deed).await;
+    println!("{deed:?}: {} writes", writes.len());
+    writes.iter().enumerate().for_each(|(number, write)| println!("{number:4} {write}"));
+    let all = (0..writes.len()).flat_map(|number| [(number, Fault::StopBefore), (number, Fault::StopAfter)]);
+    // A sample: early, in the middle, late; before and after.
+    let step = if is_long() { 1 } else { (writes.len() * 2).div_ceil(3) | 1 };
+    let mut hit = 0;
+    for point in all.step_by(step) {
+        stage.clear().await;
+        hit += usize::from(stopped(&stage, &deed, point, &wanted).await);
+    }
+    println!("{deed:?}: stopped {hit} times");
+    assert!(hit > 0, "no stop took place");
+    stage.finish().await;
+}

@@ -1,0 +1,250 @@
+//! Generated changes of the spec, by the CRD's own schema: a field that is added there is changed here by itself. What is
+//! right is followed, what is wrong harms nothing that runs, and in the end everything is as it was at the start.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{CustomResourceExt, ResourceExt, api::ListParams};
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
+use serde_json::{Value, json};
+use shop_operator::crd::ShopDeployment;
+
+use crate::{
+    stage::{Stage, is_long},
+    wire::Wire,
+};
+
+/// Numbers of pods: their schema allows more than a test should start.
+const PODS: [&str; 3] = ["replicas", "min", "max"];
+
+/// A place in the spec that can be changed, and its schema.
+#[derive(Clone, Debug)]
+struct Place {
+    path: Vec<String>,
+    schema: Value,
+}
+
+fn schema() -> Value {
+    let crd = serde_json::to_value(ShopDeployment::crd()).unwrap();
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap().clone()
+}
+
+/// All places below this one: the single values, and optional groups as a whole.
+fn places(path: &[String], schema: &Value, found: &mut Vec<Place>) {
+    let Some(properties) = schema["properties"].as_object() else {
+        found.push(Place { path: path.to_vec(), schema: schema.clone() });
+        return;
+    };
+    if !path.is_empty() && schema.get("required").is_some() {
+        found.push(Place { path: path.to_vec(), schema: schema.clone() });
+    }
+    for (name, schema) in properties {
+        places(&[path, std::slice::from_ref(name)].concat(), schema, found);
+    }
+}
+
+struct Generator {
+    runner: TestRunner,
+}
+
+impl Generator {
+    /// Always the same changes: a failure can be had again.
+    fn new() -> Self {
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+        Self { runner: TestRunner::new_with_rng(proptest::test_runner::Config::default(), rng) }
+    }
+
+    fn draw<T>(&mut self, strategy: impl Strategy<Value = T>) -> T {
+        strategy.new_tree(&mut self.runner).unwrap().current()
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.draw(0..from.len())]
+    }
+
+    fn text(&mut self, pattern: &str) -> String {
+        self.draw(proptest::string::string_regex(pattern).unwrap())
+    }
+
+    /// A value that the schema allows.
+    fn right(&mut self, schema: &Value, name: &str) -> Value {
+        if let Some(choices) = schema["enum"].as_array() {
+            return self.pick(choices).clone();
+        }
+        let least = schema["minimum"].as_f64().unwrap_or(0.0);
+        let most = schema["maximum"].as_f64().unwrap_or(1000.0);
+        match schema["type"].as_str() {
+            Some("boolean") => json!(self.draw(proptest::bool::ANY)),
+            #[expect(clippy::cast_possible_truncation, reason = "the schema's bounds are whole and small")]
+            Some("integer") => json!(self.draw(least as i64..=if PODS.contains(&name) { 4 } else { most as i64 })),
+            Some("number") => json!(self.draw(least..=most)),
+            Some("array") => (0..self.draw(1..3)).map(|_| self.right(&schema["items"], name)).collect(),
+            Some("object") => self.group(schema),
+            _ if matches!(name, "cpu" | "memory") => json!(self.pick(&["100m", "1", "0.5", "64Mi", "100M"])),
+            _ => json!(self.string(schema, name)),
+        }
+    }
+
+    fn string(&mut self, schema: &Value, name: &str) -> String {
+        // A Secret that is there, half of the time.
+        if name == "name" && self.draw(proptest::bool::ANY) {
+            return self.pick(&["mongodb", "aws"]).to_string();
+        }
+        let longest = schema["maxLength"].as_u64().unwrap_or(12);
+        let fits = |text: &String| (1..=longest).contains(&(text.chars().count() as u64));
+        let pattern = schema["pattern"].as_str().unwrap_or("^[a-z]{3,12}$");
+        let pattern = pattern.trim_start_matches('^').trim_end_matches('$').replace("\\s", " ");
+        // What a pattern excludes leaves all of Unicode; people write plain text.
+        (0..50)
+            .map(|_| self.text(&pattern))
+            .find(|text| text.is_ascii() && fits(text))
+            .unwrap_or_else(|| "x".to_owned())
+    }
+
+    fn group(&mut self, schema: &Value) -> Value {
+        let Some(properties) = schema["properties"].as_object() else {
+            let value = self.text("[a-z]{1,8}");
+            return json!({ self.text("[a-z]{3,8}"): value });
+        };
+        let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut group = serde_json::Map::new();
+        for (name, schema) in properties {
+            if required.contains(&name.as_str()) || self.draw(proptest::bool::ANY) {
+                group.insert(name.clone(), self.right(schema, name));
+            }
+        }
+        group.into()
+    }
+
+    /// A value that no schema allows there, or that only the operator can see is wrong.
+    fn wrong(&mut self, schema: &Value) -> Value {
+        let over = schema["maximum"].as_f64().map(|most| json!(most + 1.0));
+        match schema["type"].as_str() {
+            Some("boolean" | "object") => json!("text"),
+            Some("integer" | "number") => over.filter(|_| self.draw(proptest::bool::ANY)).unwrap_or(json!("text")),
+            Some("array") => json!(["not a value", "not a value"]),
+            _ => json!(" ".repeat(self.draw(1_usize..600))),
+        }
+    }
+}
+
+/// Sets the value at this place, or removes it.
+fn set(spec: &mut Value, path: &[String], value: Option<Value>) {
+    let (last, groups) = path.split_last().unwrap();
+    let group = groups.iter().fold(spec, |group, name| {
+        let group = group.as_object_mut().unwrap();
+        group.entry(name.clone()).or_insert_with(|| json!({}))
+    });
+    let group = group.as_object_mut().unwrap();
+    match value {
+        Some(value) => drop(group.insert(last.clone(), value)),
+        None => drop(group.remove(last)),
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Followed,
+    RefusedByTheServer,
+    RefusedByTheOperator,
+    /// The schema allows it, and the API server refuses the object that it leads to: told as a condition.
+    NotApplied,
+}
+
+async fn try_out(stage: &Stage, spec: &Value) -> Fate {
+    let mut manifest = stage.harness.manifest("demo", json!({}));
+    manifest["spec"] = spec.clone();
+    match stage.harness.try_apply(&manifest).await {
+        // A value of another type is the server's own error 500, by its words.
+        Err(kube::Error::Api(status)) if status.code < 500 || status.message.contains("typed patch object") => {
+            return Fate::RefusedByTheServer;
+        }
+        answer => answer.unwrap(),
+    };
+    let fate = |ready: &str, valid: &str| match (ready, valid) {
+        (_, "False") => Fate::RefusedByTheOperator,
+        ("ApplyFailed", _) => Fate::NotApplied,
+        _ => Fate::Followed,
+    };
+    stage
+        .harness
+        .eventually(&format!("a word about {spec}"), async || {
+            let shop = stage.harness.shop("demo").await;
+            let status = shop.status?;
+            let current = status.observed_generation == shop.metadata.generation;
+            let find = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && current);
+            Some(fate(&find("Ready")?.reason, &find("ConfigValid")?.status))
+        })
+        .await
+}
+
+/// What runs, by generation.
+async fn running(stage: &Stage) -> BTreeMap<String, Option<i64>> {
+    let found = stage.harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
+    found.into_iter().map(|found| (found.name_any(), found.metadata.generation)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
+    let stage = Stage::new().await;
+    let wire = Wire::default();
+    let process = stage.start("one", &wire);
+    // By hand, so that the number of workers comes back at once.
+    let by_hand = json!({ "worker": { "replicas": 1, "autoscaling": { "mode": "Manual" } } });
+    let start = stage.harness.manifest("demo", stage.spec(by_hand))["spec"].take();
+    assert_eq!(try_out(&stage, &start).await, Fate::Followed);
+    stage.ready(&process, &wire).await;
+    let wanted = stage.picture().await;
+
+    let (mut generator, mut all) = (Generator::new(), Vec::new());
+    places(&[], &schema(), &mut all);
+    println!("{} places in the spec", all.len());
+    assert!(all.len() > 80, "the schema was not understood");
+    let mut fates: BTreeMap<Fate, BTreeMap<String, usize>> = BTreeMap::new();
+    let mut current = start.clone();
+    for number in 0..if is_long() { 2000 } else { 40 } {
+        // All places in turn, in an order that is not the schema's.
+        let place = all[(number * 37) % all.len()].clone();
+        let mut candidate = current.clone();
+        let value = match generator.draw(0..10) {
+            0..7 => Some(generator.right(&place.schema, place.path.last().unwrap())),
+            7..9 => Some(generator.wrong(&place.schema)),
+            _ => None,
+        };
+        set(&mut candidate, &place.path, value.clone());
+        let before = running(&stage).await;
+        let fate = try_out(&stage, &candidate).await;
+        *fates.entry(fate).or_default().entry(place.path.join(".")).or_default() += 1;
+        match fate {
+            Fate::Followed => current = candidate,
+            Fate::NotApplied => println!("not applied: {} = {value:.200?}", place.path.join(".")),
+            Fate::RefusedByTheServer | Fate::RefusedByTheOperator => {
+                let after = running(&stage).await;
+                assert_eq!(after, before, "{} = {value:?} ({fate:?}) has harmed what runs", place.path.join("."));
+            }
+        }
+        let reverts = matches!(place.path[0].as_str(), "paused" | "suspended") || generator.draw(0..4) == 0;
+        if reverts {
+            current = start.clone();
+        }
+        if fate != Fate::Followed && fate != Fate::RefusedByTheServer || reverts {
+            try_out(&stage, &current).await;
+        }
+        if reverts && number % 100 == 99 {
+            stage.same_after_all(&wanted, &format!("the revert of change {number}")).await;
+        }
+    }
+    fates.iter().for_each(|(fate, places)| println!("{fate:?}: {} times, {places:?}", places.values().sum::<usize>()));
+    for fate in [Fate::Followed, Fate::RefusedByTheServer, Fate::RefusedByTheOperator] {
+        assert!(fates.contains_key(&fate), "no change was {fate:?}");
+    }
+    assert_eq!(try_out(&stage, &start).await, Fate::Followed);
+    stage.same_after_all(&wanted, "the last revert").await;
+    stage.at_rest(&process, &wire).await;
+    drop(process);
+    stage.finish().await;
+}

@@ -1,0 +1,124 @@
+//! An operator that has nothing to do: no writes but the Lease's, next to no processor time, little memory.
+
+use std::{collections::BTreeMap, net::TcpListener, time::Duration};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    events::v1::Event,
+    networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{ResourceExt, api::ListParams};
+use serde_json::json;
+use shop_operator::crd::ShopDeployment;
+
+use crate::{
+    leaders::Program,
+    stage::{Stage, is_long},
+};
+
+/// Clock ticks a second, as /proc counts them.
+const TICKS: f64 = 100.0;
+
+/// Seconds of processor time so far.
+fn processor(id: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / TICKS
+}
+
+/// Megabytes, by the name that /proc has for them.
+fn memory(id: u32, what: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Name and version of everything in the namespace, as the API server has it; the Lease is not among it.
+async fn versions(stage: &Stage) -> BTreeMap<String, Option<String>> {
+    let mut versions = BTreeMap::new();
+    macro_rules! add {
+        ($($kind:ty),*) => {$(
+            for object in stage.harness.api::<$kind>().list(&ListParams::default()).await.unwrap() {
+                versions.insert(format!("{} {}", stringify!($kind), object.name_any()), object.resource_version());
+            }
+        )*};
+    }
+    add!(ServiceAccount, ConfigMap, Secret, NetworkPolicy, Service, Ingress, PodDisruptionBudget, Deployment, Pod);
+    add!(ShopDeployment);
+    // The scheduler's complaints about pods that it may not have are not the operator's.
+    for event in stage.harness.api::<Event>().list(&ListParams::default()).await.unwrap() {
+        if event.reporting_controller.as_deref() == Some("shop-operator") {
+            versions.insert(format!("Event {}", event.name_any()), event.resource_version());
+        }
+    }
+    versions
+}
+
+/// What the program says that it has written, also what changed nothing.
+async fn written(address: &str) -> u64 {
+    let (address, client) = (format!("http://{address}/metrics").parse().unwrap(), hyper_client());
+    let answer = client.get(address).await.unwrap();
+    let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let writes = text.lines().filter_map(|line| line.strip_prefix("shop_operator_writes_total{"));
+    writes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+type HttpClient = hyper_util::client::legacy::Client<
+    hyper_util::client::legacy::connect::HttpConnector,
+    http_body_util::Empty<hyper::body::Bytes>,
+>;
+
+fn hyper_client() -> HttpClient {
+    hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_rest_nothing_is_written() {
+    let stage = Stage::new().await;
+    let (shops, window) = if is_long() { (100, 60) } else { (10, 15) };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let program = Program::serving(&stage.harness, "one", &free);
+    let queues: Vec<_> = (0..shops).map(|number| stage.sqs.other(&format!("{}-{number}", stage.sqs.name))).collect();
+    for (number, queue) in queues.iter().enumerate() {
+        let spec = stage.spec(json!({ "queue": { "name": queue.name } }));
+        stage.harness.apply(&format!("shop-{number}"), spec).await;
+    }
+    for number in 0..shops {
+        stage.harness.condition(&format!("shop-{number}"), "Ready", |status, _| status == "True").await;
+    }
+    // What is left to be told is told within ten seconds; then nothing changes for as long.
+    let (mut before, mut wrote) = (versions(&stage).await, written(&free).await);
+    stage
+        .harness
+        .eventually("an end of all writing", async || {
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            let (versions, written) = (versions(&stage).await, written(&free).await);
+            let quiet = (&versions, written) == (&before, wrote);
+            (before, wrote) = (versions, written);
+            quiet.then_some(())
+        })
+        .await;
+    let used = processor(program.id());
+    tokio::time::sleep(Duration::from_secs(window)).await;
+    let used = processor(program.id()) - used;
+    let (after, writes) = (versions(&stage).await, written(&free).await - wrote);
+    #[expect(clippy::cast_precision_loss, reason = "a minute")]
+    let share = used / window as f64 * 100.0;
+    let (resident, own) = (memory(program.id(), "VmRSS"), memory(program.id(), "RssAnon"));
+    println!(
+        "{shops} shops at rest for {window} s: {writes} writes, {share:.2} % of a core, {resident:.1} MB resident, of which {own:.1} MB its own"
+    );
+    let changed: Vec<_> = after.iter().filter(|(name, version)| before.get(*name) != Some(*version)).collect();
+    assert_eq!((writes, changed), (0, vec![]));
+    drop(program);
+    for (number, queue) in queues.iter().enumerate() {
+        let shops = stage.harness.api::<ShopDeployment>();
+        shops.delete(&format!("shop-{number}"), &kube::api::DeleteParams::default()).await.unwrap();
+        queue.clean().await;
+    }
+    stage.finish().await;
+}

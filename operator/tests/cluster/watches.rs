@@ -1,0 +1,131 @@
+//! What the API server may do to an operator that watches and writes: events that get lost, come late or come from a
+//! server that is behind, requests that are refused or never answered. In the end all is as without.
+
+use std::collections::BTreeSet;
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::{
+    stage::{Picture, Process, Stage, is_long},
+    wire::{Event, Fault, Seen, Twist, Wire},
+};
+
+fn change() -> Value {
+    json!({
+        "api": { "ingress": { "enabled": false } },
+        "settings": { "displayName": "Other" },
+        "images": { "api": "r.example/api:2", "worker": "r.example/worker:2" },
+        "worker": { "autoscaling": { "min": 2 } },
+    })
+}
+
+/// A shop is made and then changed: everything that an operator watches has events.
+async fn play(stage: &Stage, (process, wire): (&Process, &Wire)) {
+    stage.apply(&stage.spec(json!({}))).await;
+    stage.ready(process, wire).await;
+    stage.apply(&stage.spec(change())).await;
+}
+
+/// What a play without faults comes to.
+async fn undisturbed(stage: &Stage) -> (Vec<Event>, Vec<Seen>, Picture) {
+    let wire = Wire::default();
+    let process = stage.start("one", &wire);
+    wire.twist(|_| None);
+    wire.fail(|_, _| None);
+    play(stage, (&process, &wire)).await;
+    stage.ready(&process, &wire).await;
+    stage.at_rest(&process, &wire).await;
+    (wire.events(), wire.writes(), stage.picture().await)
+}
+
+/// The same play on a wire with faults.
+async fn disturbed(stage: &Stage, wire: &Wire, (wanted, what): (&Picture, &str)) {
+    stage.clear().await;
+    let process = stage.start("one", wire);
+    play(stage, (&process, wire)).await;
+    stage.same(wanted, what).await;
+    stage.at_rest(&process, wire).await;
+    stage.same(wanted, what).await;
+}
+
+#[rstest]
+#[case::dropped(Twist::Drop)]
+#[case::delayed(Twist::Delay)]
+#[case::stale(Twist::Stale)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_lost_or_late_or_old_changes_nothing_in_the_end(#[case] twist: Twist) {
+    let stage = Stage::new().await;
+    let (events, _, wanted) = undisturbed(&stage).await;
+    let kinds: BTreeSet<_> = events.iter().map(|event| event.kind.clone()).collect();
+    println!("{} events of {} kinds: {kinds:?}", events.len(), kinds.len());
+    assert!(kinds.len() >= 10, "a kind of object has no events: {kinds:?}");
+    let mut plans: Vec<Vec<(String, usize)>> =
+        events.iter().map(|event| vec![(event.kind.clone(), event.number)]).collect();
+    if !is_long() {
+        // All kinds at once: the last but one event of each.
+        let last = |kind: &String| events.iter().filter(|event| event.kind == *kind).count().saturating_sub(2);
+        plans = vec![kinds.iter().map(|kind| (kind.clone(), last(kind))).collect()];
+    }
+    let mut struck = 0;
+    for plan in plans {
+        let (wire, chosen) = (Wire::default(), plan.clone());
+        wire.twist(move |event| chosen.contains(&(event.kind.clone(), event.number)).then_some(twist));
+        disturbed(&stage, &wire, (&wanted, &format!("{twist:?} of {plan:?}"))).await;
+        println!("{:?}", wire.struck());
+        struck += wire.struck().len();
+    }
+    assert!(struck > 0);
+    stage.finish().await;
+}
+
+#[rstest]
+#[case::conflict(Fault::Answer(409))]
+#[case::too_many_requests(Fault::Answer(429))]
+#[case::server_error(Fault::Answer(500))]
+#[case::no_answer(Fault::NoAnswer)]
+#[case::answer_lost(Fault::AnswerLost)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_fails_changes_nothing_in_the_end(#[case] fault: Fault) {
+    let stage = Stage::new().await;
+    let (_, writes, wanted) = undisturbed(&stage).await;
+    // Each write alone, or a sample of them at once; and every fifth read.
+    let step = 4;
+    let plans: Vec<Vec<usize>> = if is_long() {
+        (0..writes.len()).map(|number| vec![number]).collect()
+    } else {
+        vec![(1..writes.len()).step_by(step).collect()]
+    };
+    for plan in plans {
+        let (wire, chosen) = (Wire::default(), plan.clone());
+        let reads = std::sync::atomic::AtomicUsize::new(0);
+        wire.fail(move |seen, writes| {
+            let hit = match seen.method.as_str() {
+                _ if seen.is_lease() => false,
+                "GET" => reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 == 4,
+                _ => chosen.contains(&writes),
+            };
+            hit.then_some(fault)
+        });
+        disturbed(&stage, &wire, (&wanted, &format!("{fault:?} to writes {plan:?}"))).await;
+        println!("{fault:?}: {:?}", wire.struck());
+        assert!(wire.struck().len() > 1, "{:?}", wire.struck());
+    }
+    stage.finish().await;
+}
+
+/// 410 Gone to every watch as it starts, once each.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_are_too_old_start_anew() {
+    let stage = Stage::new().await;
+    let (_, _, wanted) = undisturbed(&stage).await;
+    let wire = Wire::default();
+    let hit = std::sync::Mutex::new(BTreeSet::new());
+    wire.fail(move |seen, _| {
+        let first = seen.watches && hit.lock().unwrap().insert(seen.target.clone());
+        first.then_some(Fault::Answer(410))
+    });
+    disturbed(&stage, &wire, (&wanted, "410 to every watch")).await;
+    assert!(wire.struck().len() >= 10, "{:?}", wire.struck());
+    stage.finish().await;
+}
