@@ -179,7 +179,11 @@ mod tests {
     #[case::done_already(rotation(Step::Done), Some("one"), Next::Rest)]
     #[case::asked_again(rotation(Step::Done), Some("two"), Next::Start)]
     #[case::the_annotation_is_gone(rotation(Step::Done), None, Next::Rest)]
-    fn any_new_text_starts_one_rotation(#[case] known: Option<Rotation>, #[case] request: Option<&str>, #[case] next: Next) {
+    fn any_new_text_starts_one_rotation(
+        #[case] known: Option<Rotation>,
+        #[case] request: Option<&str>,
+        #[case] next: Next,
+    ) {
         assert_eq!(step(known, request, &["k1"], 0), next);
     }
 

@@ -66,9 +66,7 @@ async fn two_shops_in_one_namespace_keep_apart() {
     }
     let before = objects(&harness, "demo-api").await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
-    harness
-        .eventually("the end of one", async || objects(&harness, "demo").await.is_empty().then_some(()))
-        .await;
+    harness.eventually("the end of one", async || objects(&harness, "demo").await.is_empty().then_some(())).await;
     assert_eq!(objects(&harness, "demo-api").await, before);
     harness.finish().await;
 }
@@ -116,10 +114,13 @@ async fn a_namespace_that_goes_takes_its_shops_in_peace() {
     let namespaces = Elsewhere::namespaces(&harness);
     namespaces.delete(&elsewhere.name, &DeleteParams::default()).await.unwrap();
     harness
-        .eventually("the end of the namespace", async || namespaces.get_opt(&elsewhere.name).await.unwrap().is_none().then_some(()))
+        .eventually("the end of the namespace", async || {
+            namespaces.get_opt(&elsewhere.name).await.unwrap().is_none().then_some(())
+        })
         .await;
     assert_eq!(harness.counted(operator, "shop_operator_reconciles_total{outcome=\"failed\"}"), 0);
-    let failed = harness.metrics(operator, "shop_operator_writes_total{").into_iter().filter(|line| line.contains("failed"));
+    let failed =
+        harness.metrics(operator, "shop_operator_writes_total{").into_iter().filter(|line| line.contains("failed"));
     let tries: u64 = failed.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     // What the first refusal teaches is not asked again.
     assert!(tries <= 1, "{tries} writes into a namespace that goes");
