@@ -201,6 +201,7 @@ mod tests {
         assert_eq!(since("2", "a", 1), Some(1), "made anew");
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tables read better")]
     fn pod(name: &str, image: &str, status: Value) -> Arc<Pod> {
         let containers = json!([{ "name": "api", "image": image }]);
         let metadata = json!({ "name": name });
@@ -212,6 +213,7 @@ mod tests {
         )
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tables read better")]
     fn container(state: Value, last: Value) -> Value {
         json!({ "containerStatuses": [{
             "name": "api", "image": "", "imageID": "", "ready": false, "started": state.get("running").is_some(),

@@ -20,7 +20,6 @@ use shop_e2e::{DOCUMENTED, LOCATION, Tested, with_shop};
 use shop_operator::{crd::ShopDeployment, rollout};
 use tokio::time::Instant;
 
-#[expect(clippy::disallowed_methods, reason = "xtask's --long sets it")]
 fn is_long() -> bool {
     std::env::var_os("SHOP_TEST_LONG").is_some()
 }
@@ -81,6 +80,7 @@ fn a_rolling_update_fails_no_request() {
                     let value = round.to_string();
                     change(&tested, json!({ "api": { "env": [{ "name": "TEST_ROLL", "value": value }] } })).await?;
                     rolled_out(&tested, &value).await?;
+                    eprintln!("round {round}: {} requests so far", done.load(Ordering::Relaxed));
                     let during = done.load(Ordering::Relaxed) - before;
                     ensure!(during > 20, "only {during} requests during round {round}");
                 }
@@ -142,7 +142,7 @@ fn a_bad_rollout(bad: Value, texts: &'static [&'static str], good: Value) {
             says(&tested, ("Progressing", "True"), texts, Duration::from_secs(90)).await?;
             an_order_is_taken(&tested, &buyer).await?;
             if is_long() {
-                says(&tested, ("Degraded", "True"), texts, Duration::from_secs(240)).await?;
+                says(&tested, ("Degraded", "True"), texts, Duration::from_mins(4)).await?;
                 says(&tested, ("ApiAvailable", "True"), &[], Duration::from_secs(10)).await?;
                 an_order_is_taken(&tested, &buyer).await?;
             }

@@ -74,7 +74,9 @@ impl Shop {
     async fn ready() -> Self {
         let harness = Harness::with_operator().await;
         let pods = [ApiPod::start().await, ApiPod::start().await];
-        pods.iter().for_each(|pod| pod.reports(&["k1"]));
+        for pod in &pods {
+            pod.reports(&["k1"]);
+        }
         harness.apply("demo", nowhere(json!({ "api": { "replicas": 2 } }))).await;
         let shop = Self { harness, pods };
         shop.harness
