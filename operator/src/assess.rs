@@ -86,7 +86,7 @@ fn available(kind: Kind, outcome: &Outcome, deployment: Option<&Deployment>) -> 
     match rollout {
         Rollout { desired: 0, .. } if outcome.suspended => {
             let status = if kind == Kind::ApiAvailable { Status::False } else { Status::True };
-            Condition::new(kind, status, Reason::Suspended, "spec.suspended: there are no pods")
+            Condition::new(kind, status, Reason::Suspended, "spec.suspended: there are no pods until it is false")
         }
         Rollout { desired: 0, .. } => {
             Condition::new(kind, Status::True, Reason::ScaledToZero, "no pods are needed now")
@@ -164,7 +164,12 @@ fn progressing(outcome: &Outcome) -> Condition {
         return Condition::new(kind, Status::True, Reason::RolloutInProgress, message);
     }
     if outcome.api.is_none() || outcome.worker.is_none() {
-        return Condition::new(kind, Status::False, Reason::NotBuilt, "");
+        return Condition::new(
+            kind,
+            Status::False,
+            Reason::NotBuilt,
+            "nothing is built yet: see ConfigValid and Paused",
+        );
     }
     Condition::new(kind, Status::False, Reason::RolloutComplete, "")
 }
@@ -212,17 +217,20 @@ fn ready(outcome: &Outcome, parts: &[&Condition]) -> Condition {
 fn scaling_active(outcome: &Outcome) -> Condition {
     let kind = Kind::ScalingActive;
     let Some(scaling) = &outcome.scaling else {
-        return Condition::new(kind, Status::Unknown, Reason::NotBuilt, "");
+        return Condition::new(kind, Status::Unknown, Reason::NotBuilt, "nothing is scaled before ConfigValid is True");
     };
     let no = |reason, message: &str| Condition::new(kind, Status::False, reason, message);
     if scaling.suspended {
-        no(Reason::Suspended, "spec.suspended: there are no pods")
+        no(Reason::Suspended, "spec.suspended: there are no pods until it is false")
     } else if scaling.mode == Mode::Manual {
         no(Reason::ManualMode, "the number of workers is spec.worker.replicas")
     } else if scaling.mode == Mode::Recommend {
         no(Reason::RecommendMode, "status.autoscaling says what would be done")
     } else if scaling.pause == Pause::All {
-        no(Reason::ScalingPaused, "paused by spec.paused or by annotation")
+        no(
+            Reason::ScalingPaused,
+            "paused by spec.paused or the annotation shop.xhipment.io/pause-scaling: remove it to go on",
+        )
     } else {
         match &outcome.queue {
             QueueHealth::Bad(fault) => no(fault.reason, "the number of workers is held until the queue can be read"),

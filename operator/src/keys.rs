@@ -20,8 +20,8 @@ pub use rotation::{KeyIds, KeysFile, Next, PodKeys, Rotation, Step, Wanted, next
 use crate::{
     conditions::Reason,
     context::{Context, cached, is_owned},
-    names::{self, Component, KEYS_FILE, ROTATION},
     crd::ShopDeployment,
+    names::{self, Component, KEYS_FILE, ROTATION},
     validate::ValidatedShop,
 };
 
@@ -69,7 +69,9 @@ pub async fn ensure(ctx: &Context, shop: &ShopDeployment, valid: &ValidatedShop)
         return Ok(());
     }
     let name = valid.keys_secret.clone();
-    let Some(meta) = cached(&ctx.stores.secrets, &valid.namespace, &name) else { return create(ctx, shop, valid).await };
+    let Some(meta) = cached(&ctx.stores.secrets, &valid.namespace, &name) else {
+        return create(ctx, shop, valid).await;
+    };
     if !is_owned(meta.as_ref(), &valid.owner.uid) {
         return Err(KeysError::NotOurs { name });
     }
@@ -147,7 +149,8 @@ mod tests {
     #[test]
     fn keys_are_32_bytes_and_never_the_same() {
         let shop = minimal();
-        let content = || secret(&shop, None, Timestamp::UNIX_EPOCH).unwrap().string_data.unwrap().remove(KEYS_FILE).unwrap();
+        let content =
+            || secret(&shop, None, Timestamp::UNIX_EPOCH).unwrap().string_data.unwrap().remove(KEYS_FILE).unwrap();
         let (one, two): (String, String) = (content(), content());
         assert_ne!(one, two);
         let file: serde_json::Value = serde_json::from_str(&one).unwrap();
@@ -158,7 +161,8 @@ mod tests {
     #[test]
     fn new_keys_need_no_rotation() {
         let secret = |request| secret(&minimal(), request, Timestamp::UNIX_EPOCH).unwrap();
-        let rotation: Rotation = serde_json::from_str(&secret(Some("may")).metadata.annotations.unwrap()[ROTATION]).unwrap();
+        let rotation: Rotation =
+            serde_json::from_str(&secret(Some("may")).metadata.annotations.unwrap()[ROTATION]).unwrap();
         assert_eq!((rotation.request.as_str(), rotation.step, rotation.key.as_str()), ("may", Step::Done, "k1"));
         assert_eq!(secret(Some("")).metadata.annotations, None);
     }

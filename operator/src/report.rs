@@ -283,7 +283,21 @@ fn two_digits(value: f64) -> f64 {
 mod tests {
     use rstest::rstest;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::validate::tests::shop;
+
+    /// A later generation than that is refused by the version that the status is written with.
+    #[test]
+    fn everything_told_is_about_the_generation_that_was_read() {
+        let shop = shop(json!({ "metadata": { "generation": 3 } }));
+        let outcome = Outcome::default();
+        let status = status(&shop, &outcome, &conditions(&outcome), Timestamp::UNIX_EPOCH);
+        assert_eq!(status.observed_generation, Some(3));
+        assert_eq!(status.conditions.len(), 10);
+        assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
+    }
 
     #[rstest]
     #[case(0.0, 0.0)]

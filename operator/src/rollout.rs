@@ -147,7 +147,9 @@ fn unready(status: &PodStatus, now: Timestamp) -> Option<String> {
     let started = status.container_statuses.as_ref()?.iter().find(|c| c.started == Some(true) && !c.ready)?;
     let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready" && c.status == "False")?;
     let long = now.duration_since(ready.last_transition_time.as_ref()?.0) > FIRST_LOOK;
-    long.then(|| format!("container {} runs and is not ready: /readyz on its port 9090 says what is missing", started.name))
+    long.then(|| {
+        format!("container {} runs and is not ready: /readyz on its port 9090 says what is missing", started.name)
+    })
 }
 
 fn unscheduled(status: &PodStatus) -> Option<String> {
@@ -199,12 +201,19 @@ mod tests {
         assert_eq!(since("2", "a", 1), Some(1), "made anew");
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tables read better")]
     fn pod(name: &str, image: &str, status: Value) -> Arc<Pod> {
         let containers = json!([{ "name": "api", "image": image }]);
         let metadata = json!({ "name": name });
-        Arc::new(serde_json::from_value(json!({ "metadata": metadata, "spec": { "containers": containers }, "status": status })).unwrap())
+        Arc::new(
+            serde_json::from_value(
+                json!({ "metadata": metadata, "spec": { "containers": containers }, "status": status }),
+            )
+            .unwrap(),
+        )
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tables read better")]
     fn container(state: Value, last: Value) -> Value {
         json!({ "containerStatuses": [{
             "name": "api", "image": "", "imageID": "", "ready": false, "started": state.get("running").is_some(),
@@ -246,7 +255,8 @@ mod tests {
     #[case(11, true)]
     fn a_pod_that_stays_unready_is_in_trouble(#[case] seconds: i64, #[case] told: bool) {
         let mut status = container(json!({ "running": {} }), json!({}));
-        status["conditions"] = json!([{ "type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:00:00Z" }]);
+        status["conditions"] =
+            json!([{ "type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:00:00Z" }]);
         let trouble = trouble(&pod("a", "x", status), Timestamp::from_second(seconds).unwrap());
         assert_eq!(trouble.is_some_and(|why| why.contains("/readyz")), told);
     }
@@ -256,7 +266,8 @@ mod tests {
         let complains = |reason: &str| container(json!({ "waiting": { "reason": reason } }), json!({}));
         let pods = [pod("a", "old", complains("Old")), pod("b", "new", complains("New"))];
         let mut deployment = deployment("1", "a", 1);
-        deployment.spec.template = serde_json::from_value(json!({ "spec": { "containers": [{ "name": "api", "image": "new" }] } })).unwrap();
+        deployment.spec.template =
+            serde_json::from_value(json!({ "spec": { "containers": [{ "name": "api", "image": "new" }] } })).unwrap();
         let told = |pods: &[Arc<Pod>]| complaint(pods, Some(&deployment), Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!((told(&pods), told(&pods[..1])), ("pod b: New: ".to_owned(), "pod a: Old: ".to_owned()));
     }

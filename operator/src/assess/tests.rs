@@ -2,7 +2,10 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::validate::tests::minimal;
+use crate::{
+    scale::{self, Decision, decide::Terms},
+    validate::tests::minimal,
+};
 
 /// A Deployment with so many pods: desired, updated, available, total.
 fn deployment([desired, updated, available, total]: [i32; 4]) -> Deployment {
@@ -110,4 +113,92 @@ fn every_condition_is_there_every_time() {
     let kinds = |outcome: &Outcome| conditions(outcome).iter().map(|condition| condition.kind).collect::<Vec<_>>();
     assert_eq!(kinds(&healthy()), kinds(&Outcome::default()));
     assert_eq!(kinds(&healthy()).len(), 10);
+}
+
+/// Two of these pods, of which none serves, and what the Deployment controller says of the rollout.
+fn unavailable(progress: &str) -> Deployment {
+    let mut deployment = deployment([2, 2, 0, 2]);
+    let progressing = json!([{ "type": "Progressing", "status": "True", "reason": progress }]);
+    deployment.status.as_mut().unwrap().conditions = serde_json::from_value(progressing).unwrap();
+    deployment
+}
+
+fn scaled(change: impl FnOnce(&mut Scaling)) -> Outcome {
+    let mut scaling = minimal().scaling;
+    change(&mut scaling);
+    Outcome { scaling: Some(scaling), ..healthy() }
+}
+
+fn limited(limit: Limit) -> Outcome {
+    let (reason, terms) = (scale::Reason::Drain, Terms::default());
+    let decision = Decision { replicas: 1, reason, terms, limit: Some(limit) };
+    Outcome { view: Some(View { decision: Some(decision), ..View::default() }), ..healthy() }
+}
+
+fn suspended() -> Outcome {
+    let scaling = scaled(|scaling| scaling.suspended = true).scaling;
+    Outcome { api: Some(deployment([0; 4])), worker: Some(deployment([0; 4])), suspended: true, scaling, ..healthy() }
+}
+
+fn broken(progress: &str) -> Outcome {
+    Outcome { api: Some(unavailable(progress)), api_trouble: Some("pod a: do this".to_owned()), ..healthy() }
+}
+
+fn bad_queue(reason: Reason) -> Outcome {
+    Outcome { queue: QueueHealth::Bad(fault(reason)), ..healthy() }
+}
+
+#[rstest]
+#[case(healthy(), "Ready True AllGood")]
+#[case(Outcome { failure: Some(fault(Reason::NameTaken)), ..healthy() }, "Ready False NameTaken do this")]
+#[case(broken("NewReplicaSetAvailable"), "Ready False NotAvailable pod a: do this")]
+#[case(suspended(), "Ready False Suspended until it is false")]
+#[case(healthy(), "Progressing False RolloutComplete")]
+#[case(Outcome::default(), "Progressing False NotBuilt see ConfigValid")]
+#[case(broken("ReplicaSetUpdated"), "Progressing True RolloutInProgress pod a: do this")]
+#[case(broken("NewReplicaSetAvailable"), "Progressing False RolloutComplete")]
+#[case(broken("ProgressDeadlineExceeded"), "Progressing False RolloutFailed correct the spec")]
+#[case(Outcome { worker_waits: true, ..healthy() }, "Progressing True RolloutInProgress waits for the api")]
+#[case(healthy(), "Degraded False AllGood")]
+#[case(broken("ReplicaSetUpdated"), "Degraded False AllGood")]
+#[case(broken("NewReplicaSetAvailable"), "Degraded True NotAvailable pod a: do this")]
+#[case(broken("ProgressDeadlineExceeded"), "Degraded True RolloutFailed pod a: do this")]
+#[case(suspended(), "Degraded False AllGood")]
+#[case(bad_queue(Reason::QueueMissing), "Degraded True QueueMissing do this")]
+#[case(healthy(), "Paused False NotPaused")]
+#[case(Outcome { paused: true, ..healthy() }, "Paused True Paused spec.paused")]
+#[case(healthy(), "ConfigValid True Valid")]
+#[case(Outcome { faults: vec![fault(Reason::SecretMissing), fault(Reason::InvalidSpec)], ..healthy() }, "ConfigValid False SecretMissing do this; do this")]
+#[case(healthy(), "ApiAvailable True Available")]
+#[case(Outcome::default(), "ApiAvailable False NotBuilt no Deployment yet")]
+#[case(broken("ReplicaSetUpdated"), "ApiAvailable False NotAvailable pod a: do this")]
+#[case(broken("ProgressDeadlineExceeded"), "ApiAvailable False RolloutFailed pod a: do this")]
+#[case(suspended(), "ApiAvailable False Suspended until it is false")]
+#[case(healthy(), "WorkerAvailable True Available")]
+#[case(suspended(), "WorkerAvailable True Suspended until it is false")]
+#[case(Outcome { worker: Some(deployment([0; 4])), ..healthy() }, "WorkerAvailable True ScaledToZero no pods are needed")]
+#[case(Outcome { worker: Some(deployment([1, 1, 0, 1])), ..healthy() }, "WorkerAvailable False NotAvailable no pod is ready")]
+#[case(healthy(), "QueueReadable True Readable")]
+#[case(Outcome { queue: QueueHealth::NotReadYet, ..healthy() }, "QueueReadable Unknown NotReadYet")]
+#[case(bad_queue(Reason::QueueAccessDenied), "QueueReadable False QueueAccessDenied do this")]
+#[case(healthy(), "ScalingActive True Scaling")]
+#[case(Outcome::default(), "ScalingActive Unknown NotBuilt before ConfigValid is True")]
+#[case(bad_queue(Reason::QueueUnreachable), "ScalingActive False QueueUnreachable is held until")]
+#[case(suspended(), "ScalingActive False Suspended until it is false")]
+#[case(scaled(|scaling| scaling.mode = Mode::Manual), "ScalingActive False ManualMode spec.worker.replicas")]
+#[case(scaled(|scaling| scaling.mode = Mode::Recommend), "ScalingActive False RecommendMode status.autoscaling")]
+#[case(scaled(|scaling| scaling.pause = Pause::All), "ScalingActive False ScalingPaused remove it to go on")]
+#[case(healthy(), "ScalingLimited False WithinLimits")]
+#[case(limited(Limit::Max), "ScalingLimited True MaxReached raise worker.autoscaling.max")]
+#[case(limited(Limit::TargetBelowStartup), "ScalingLimited True TargetUnreachable raise the target")]
+fn each_condition_says_what_is_and_what_to_do(#[case] outcome: Outcome, #[case] expected: &str) {
+    let all = conditions(&outcome);
+    let mut words = expected.splitn(4, ' ');
+    let kind = words.next().unwrap();
+    let found = all.iter().find(|condition| format!("{:?}", condition.kind) == kind).unwrap();
+    let told = (format!("{:?}", found.status), format!("{:?}", found.reason));
+    assert_eq!(told, (words.next().unwrap().to_owned(), words.next().unwrap().to_owned()), "{found:?}");
+    assert!(found.message.contains(words.next().unwrap_or_default()), "{found:?}");
+    // Whoever has to look is told something.
+    assert!(all.iter().all(|condition| !condition.is_bad() || !condition.message.is_empty()), "{all:?}");
 }

@@ -158,7 +158,8 @@ fn replicas_are_carried_until_the_scaler_owns_them(#[case] worker: Option<Deploy
 /// The api as it is built, with pods of which so many are of its template.
 fn rolled_out(shop: &ValidatedShop, updated: i32) -> Deployment {
     let mut api = build(shop, &Live::default()).api;
-    api.status = serde_json::from_value(json!({ "replicas": 2, "updatedReplicas": updated, "availableReplicas": 2 })).unwrap();
+    api.status =
+        serde_json::from_value(json!({ "replicas": 2, "updatedReplicas": updated, "availableReplicas": 2 })).unwrap();
     api
 }
 

@@ -15,7 +15,9 @@ pub use parts::{
 };
 pub use scaling::{Autoscaling, Failure, FailurePolicy, Mode, ScaleDown, Worker};
 use serde::{Deserialize, Serialize};
-pub use status::{AutoscalingStatus, KeyRotationStatus, MemoryStatus, PartStatus, QueueStatus, ShopDeploymentStatus, WorkerStatus};
+pub use status::{
+    AutoscalingStatus, KeyRotationStatus, MemoryStatus, PartStatus, QueueStatus, ShopDeploymentStatus, WorkerStatus,
+};
 
 /// A shop: an api behind an ingress and workers on a queue, kept as described here by the shop operator.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]

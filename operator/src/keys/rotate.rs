@@ -110,14 +110,14 @@ async fn advance(
     let asks = known.as_ref().is_some_and(|rotation| matches!(rotation.step, Step::Accept | Step::Sign));
     let pods = if asks { pods(ctx, valid).await } else { Vec::new() };
     let (step, after) = match next_step(known.as_ref(), &wanted, &pods, ctx.clock.now()) {
-        Next::Rest => return Ok(known.map(|rotation| told(&rotation, String::new(), None))),
-        Next::Wait(why, wait) => return Ok(known.map(|rotation| told(&rotation, why, wait))),
+        Next::Rest => return Ok(known.map(|rotation| told(&rotation, "", None))),
+        Next::Wait(why, wait) => return Ok(known.map(|rotation| told(&rotation, &why, wait))),
         Next::Start => (Step::Accept, None),
         Next::Take(step) => (step, known),
     };
     let Some(secret) = write(ctx, (valid, meta), (step, after, wanted.request)).await? else { return Ok(None) };
     announce(ctx, shop, &secret).await;
-    Ok(Some(told(&secret, String::new(), None)))
+    Ok(Some(told(&secret, "", None)))
 }
 
 /// Every api pod that runs or is about to: one that starts just now may have read the keys already.
@@ -194,7 +194,7 @@ async fn announce(ctx: &Context, shop: &ShopDeployment, rotation: &Rotation) {
     ctx.event(shop, EventType::Normal, "KeyRotation", format!("rotation {request}: {what}")).await;
 }
 
-fn told(rotation: &Rotation, why: String, wait: Option<SignedDuration>) -> Underway {
+fn told(rotation: &Rotation, why: &str, wait: Option<SignedDuration>) -> Underway {
     let (key, request) = (&rotation.key, &rotation.request);
     let colon = if why.is_empty() { "" } else { ": " };
     let message = format!("rotation {request} to key {key}{colon}{why}");

@@ -154,9 +154,9 @@ mod tests {
 
     const LIFE: SignedDuration = SignedDuration::from_secs(900);
 
-    fn rotation(step: Step) -> Option<Rotation> {
+    fn rotation(step: Step) -> Rotation {
         let since = Timestamp::from_second(1_000).unwrap();
-        Some(Rotation { request: "one".to_owned(), step, key: "k2".to_owned(), since })
+        Rotation { request: "one".to_owned(), step, key: "k2".to_owned(), since }
     }
 
     /// A pod that signs with the first of these keys and accepts them all; `-` is one that does not answer.
@@ -166,21 +166,25 @@ mod tests {
         PodKeys { pod: format!("pod[{keys}]"), keys: (keys != "-").then_some(report) }
     }
 
-    fn step(known: Option<Rotation>, request: Option<&str>, pods: &[&str], seconds: i64) -> Next {
+    fn step(known: Option<&Rotation>, request: Option<&str>, pods: &[&str], seconds: i64) -> Next {
         let pods: Vec<_> = pods.iter().map(|keys| pod(keys)).collect();
         let now = Timestamp::from_second(1_000 + seconds).unwrap();
-        next_step(known.as_ref(), &Wanted { request, token_life: LIFE }, &pods, now)
+        next_step(known, &Wanted { request, token_life: LIFE }, &pods, now)
     }
 
     #[rstest]
     #[case::nothing_asked(None, None, Next::Rest)]
     #[case::an_empty_text_asks_nothing(None, Some(""), Next::Rest)]
     #[case::asked(None, Some("one"), Next::Start)]
-    #[case::done_already(rotation(Step::Done), Some("one"), Next::Rest)]
-    #[case::asked_again(rotation(Step::Done), Some("two"), Next::Start)]
-    #[case::the_annotation_is_gone(rotation(Step::Done), None, Next::Rest)]
-    fn any_new_text_starts_one_rotation(#[case] known: Option<Rotation>, #[case] request: Option<&str>, #[case] next: Next) {
-        assert_eq!(step(known, request, &["k1"], 0), next);
+    #[case::done_already(Some(rotation(Step::Done)), Some("one"), Next::Rest)]
+    #[case::asked_again(Some(rotation(Step::Done)), Some("two"), Next::Start)]
+    #[case::the_annotation_is_gone(Some(rotation(Step::Done)), None, Next::Rest)]
+    fn any_new_text_starts_one_rotation(
+        #[case] known: Option<Rotation>,
+        #[case] request: Option<&str>,
+        #[case] next: Next,
+    ) {
+        assert_eq!(step(known.as_ref(), request, &["k1"], 0), next);
     }
 
     #[rstest]
@@ -194,7 +198,7 @@ mod tests {
     fn a_step_waits_for_every_pod(#[case] at: Step, #[case] pods: &[&str], #[case] then: Option<Step>) {
         // Time alone moves neither of the two; another request or its end does not either.
         for (request, seconds) in [(Some("one"), 0), (Some("two"), 86_400), (None, 86_400)] {
-            let next = step(rotation(at), request, pods, seconds);
+            let next = step(Some(&rotation(at)), request, pods, seconds);
             assert_eq!(matches!(next, Next::Take(_)), then.is_some(), "{next:?}");
             if let Some(then) = then {
                 assert_eq!(next, Next::Take(then));
@@ -208,7 +212,7 @@ mod tests {
     #[case::after_the_life_and_the_leeway(960, None)]
     #[case::a_clock_that_was_set_back(-100, Some(1060))]
     fn the_old_key_outlives_its_last_token(#[case] seconds: i64, #[case] left: Option<i64>) {
-        let next = step(rotation(Step::Expire), Some("one"), &["-"], seconds);
+        let next = step(Some(&rotation(Step::Expire)), Some("one"), &["-"], seconds);
         let waits = match next {
             Next::Wait(_, wait) => wait,
             next => {
@@ -221,7 +225,9 @@ mod tests {
 
     #[test]
     fn those_that_are_waited_for_are_named() {
-        let Next::Wait(why, None) = step(rotation(Step::Accept), None, &["k1", "-", "k1", "k1"], 0) else { panic!() };
+        let Next::Wait(why, None) = step(Some(&rotation(Step::Accept)), None, &["k1", "-", "k1", "k1"], 0) else {
+            panic!()
+        };
         assert!(why.contains("accept key k2 yet: pod[k1], pod[-], pod[k1] and 1 more"), "{why}");
         assert!(why.contains("1 of them do not answer"), "{why}");
     }

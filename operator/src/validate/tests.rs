@@ -33,8 +33,10 @@ fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
 
 /// Secrets as (name, keys separated by spaces).
 pub(crate) fn world(secrets: &[(&str, &str)]) -> World {
-    let found =
-        |keys: &str| FoundSecret { keys: keys.split(' ').map(|key| (key.to_owned(), Digest::of(key.as_bytes()))).collect(), version: "7".to_owned() };
+    let found = |keys: &str| FoundSecret {
+        keys: keys.split(' ').map(|key| (key.to_owned(), Digest::of(key.as_bytes()))).collect(),
+        version: "7".to_owned(),
+    };
     World {
         api_image: "registry.example/api:1.2.3".to_owned(),
         worker_image: "registry.example/worker:1.2.3".to_owned(),
@@ -178,7 +180,11 @@ fn a_queue_belongs_to_one_shop(#[case] other: serde_json::Value, #[case] refused
     json!({"url": "https://sqs.ap-south-1.amazonaws.com/210987654321/orders"}),
     false
 )]
-fn a_queue_is_known_by_whatever_name(#[case] one: serde_json::Value, #[case] other: serde_json::Value, #[case] same: bool) {
+fn a_queue_is_known_by_whatever_name(
+    #[case] one: serde_json::Value,
+    #[case] other: serde_json::Value,
+    #[case] same: bool,
+) {
     let (one, other) = (queue(one), queue(other));
     assert_eq!((same_queue(&one, &other), same_queue(&other, &one)), (same, same));
 }

@@ -61,7 +61,15 @@ async fn the_servers_answer_contains_what_was_built(#[case] specs: Vec<Value>) {
     for spec in specs {
         let shop = harness.apply("demo", spec).await;
         let Resources {
-            service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage: _
+            service_accounts,
+            config_maps,
+            network_policies,
+            api,
+            service,
+            ingress,
+            worker,
+            budgets,
+            stage: _,
         } = build(&validate(&shop, &world(&shop)).unwrap(), &Live::default());
         comes_back(&harness, service_accounts).await;
         comes_back(&harness, config_maps).await;
@@ -76,10 +84,8 @@ async fn the_servers_answer_contains_what_was_built(#[case] specs: Vec<Value>) {
 
 fn world(shop: &ShopDeployment) -> World {
     let keys = ["uri", "email", "password", "accessKeyId", "secretAccessKey"];
-    let found = FoundSecret {
-        keys: keys.map(|key| (key.to_owned(), Digest::of(b"x"))).into(),
-        version: "1".to_owned(),
-    };
+    let found =
+        FoundSecret { keys: keys.map(|key| (key.to_owned(), Digest::of(b"x"))).into(), version: "1".to_owned() };
     let secrets = BTreeMap::from(["mongodb", "aws"].map(|name| (name.to_owned(), found.clone())));
     let image = |name: &str| format!("r.example/{name}:{}", shop.name_any());
     World { api_image: image("api"), worker_image: image("worker"), secrets, others: Vec::new() }
@@ -103,7 +109,10 @@ async fn a_change_of_another_manager_is_a_difference() {
     comes_back(&harness, built.service_accounts.clone()).await;
     let account = &built.service_accounts[0];
     let change = json!({ "automountServiceAccountToken": true });
-    let changed = harness.api::<ServiceAccount>().patch(&account.name_any(), &PatchParams::default(), &Patch::Merge(&change)).await;
+    let changed = harness
+        .api::<ServiceAccount>()
+        .patch(&account.name_any(), &PatchParams::default(), &Patch::Merge(&change))
+        .await;
     assert!(!contained(&json!(account), Some(&json!(changed.unwrap()))));
     harness.finish().await;
 }

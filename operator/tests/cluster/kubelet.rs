@@ -42,7 +42,7 @@ pub fn serving(pod: &Pod, address: &str) -> Value {
     let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" });
     json!({
         "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }], "conditions": [ready],
-        "containerStatuses": [container(pod, json!({ "running": {} }), json!({}))],
+        "containerStatuses": [container(pod, &json!({ "running": {} }), &json!({}))],
     })
 }
 
@@ -50,10 +50,10 @@ pub fn serving(pod: &Pod, address: &str) -> Value {
 pub fn crashing(pod: &Pod, words: &str) -> Value {
     let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
     let ended = json!({ "terminated": { "exitCode": 1, "reason": "Error", "message": words } });
-    json!({ "phase": "Running", "containerStatuses": [container(pod, waiting, ended)] })
+    json!({ "phase": "Running", "containerStatuses": [container(pod, &waiting, &ended)] })
 }
 
-fn container(pod: &Pod, state: Value, last: Value) -> Value {
+fn container(pod: &Pod, state: &Value, last: &Value) -> Value {
     let runs = state.get("running").is_some();
     json!({
         "name": pod.spec.as_ref().unwrap().containers[0].name, "image": image(pod), "imageID": "", "ready": runs,

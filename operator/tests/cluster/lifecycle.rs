@@ -50,7 +50,7 @@ where
     list.iter().map(|object| format!("{} {} {}", K::kind(&()), object.name_any(), version(object))).collect()
 }
 
-/// Two of ServiceAccount, ConfigMap, NetworkPolicy, Deployment and budget, one of Service, Ingress and keys.
+/// Two of account, settings, policy, Deployment and budget, one of Service, Ingress and keys.
 const OBJECTS: usize = 13;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,9 +66,7 @@ async fn two_shops_in_one_namespace_keep_apart() {
     }
     let before = objects(&harness, "demo-api").await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
-    harness
-        .eventually("the end of one", async || objects(&harness, "demo").await.is_empty().then_some(()))
-        .await;
+    harness.eventually("the end of one", async || objects(&harness, "demo").await.is_empty().then_some(())).await;
     assert_eq!(objects(&harness, "demo-api").await, before);
     harness.finish().await;
 }
@@ -116,13 +114,17 @@ async fn a_namespace_that_goes_takes_its_shops_in_peace() {
     let namespaces = Elsewhere::namespaces(&harness);
     namespaces.delete(&elsewhere.name, &DeleteParams::default()).await.unwrap();
     harness
-        .eventually("the end of the namespace", async || namespaces.get_opt(&elsewhere.name).await.unwrap().is_none().then_some(()))
+        .eventually("the end of the namespace", async || {
+            namespaces.get_opt(&elsewhere.name).await.unwrap().is_none().then_some(())
+        })
         .await;
     assert_eq!(harness.counted(operator, "shop_operator_reconciles_total{outcome=\"failed\"}"), 0);
-    let failed = harness.metrics(operator, "shop_operator_writes_total{").into_iter().filter(|line| line.contains("failed"));
-    let tries: u64 = failed.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    let mut failed = harness.metrics(operator, "shop_operator_writes_total{");
+    // The status of a shop that is gone by then may have been written once more.
+    failed.retain(|line| line.contains("failed") && !line.contains("ShopDeployment"));
+    let tries: u64 = failed.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     // What the first refusal teaches is not asked again.
-    assert!(tries <= 1, "{tries} writes into a namespace that goes");
+    assert!(tries <= 1, "writes into a namespace that goes: {failed:?}");
     harness.finish().await;
 }
 
@@ -130,7 +132,6 @@ async fn a_namespace_that_goes_takes_its_shops_in_peace() {
 async fn many_shops_converge_and_then_nothing_is_written() {
     let mut harness = Harness::new().await;
     let operator = harness.start_operator("one");
-    #[expect(clippy::disallowed_methods, reason = "xtask's --long sets it")]
     let count = if std::env::var_os("SHOP_TEST_LONG").is_some() { 100 } else { 10 };
     let names: Vec<_> = (0..count).map(|n| format!("shop-{n}")).collect();
     for name in &names {

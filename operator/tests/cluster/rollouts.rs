@@ -1,6 +1,10 @@
 //! Rollouts on a real API server and Deployment controller, with pods that the test speaks for.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::{Pod, Secret}, events::v1::Event};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret},
+    events::v1::Event,
+};
 use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -89,7 +93,8 @@ async fn a_crash_loop_is_told_in_its_own_words_and_a_corrected_spec_recovers() {
     harness.condition("demo", "Degraded", |_, reason| reason != "RolloutFailed").await;
 
     give_up(&harness, "demo-api").await;
-    let message = harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "RolloutFailed").await;
+    let message =
+        harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "RolloutFailed").await;
     assert!(message.contains("CrashLoopBackOff") && message.contains("correct the spec"), "{message}");
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "RolloutFailed").await;
     harness.condition("demo", "ApiAvailable", |status, _| status == "True").await;
@@ -143,7 +148,8 @@ async fn a_changed_secret_rolls_the_pods_that_read_it_and_only_those() {
     assert_eq!((after.1, generations().await.0), (before.1, after.0), "the worker reads none of it");
 
     secrets.delete("staff", &kube::api::DeleteParams::default()).await.unwrap();
-    let message = harness.condition("demo", "ConfigValid", |status, reason| status == "False" && reason == "SecretMissing").await;
+    let message =
+        harness.condition("demo", "ConfigValid", |status, reason| status == "False" && reason == "SecretMissing").await;
     assert!(message.contains("Secret staff (spec.auth.staffSecretRef)"), "{message}");
     harness.secret("staff", &[("email", "s@example.com"), ("password", "second")]).await;
     ready(&harness, "demo").await;
@@ -163,7 +169,8 @@ async fn pods_that_served_and_broke_are_no_rollout() {
         let patch = json!({ "status": { "conditions": null, "containerStatuses": status["containerStatuses"] } });
         pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
-    let message = harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "NotAvailable").await;
+    let message =
+        harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "NotAvailable").await;
     assert!(message.contains("MongoDB went away"), "{message}");
     harness.condition("demo", "Progressing", |status, reason| status == "False" && reason == "RolloutComplete").await;
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "NotAvailable").await;

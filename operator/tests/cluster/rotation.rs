@@ -2,13 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::{Pod, Secret}, events::v1::Event};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret},
+    events::v1::Event,
+};
 use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shop_operator::{crd::ShopDeployment, keys::{KeysFile, Rotation, Step}};
+use shop_operator::{
+    crd::ShopDeployment,
+    keys::{KeysFile, Rotation, Step},
+};
 use shop_runtime::ids::random_bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -67,19 +74,27 @@ impl Shop {
     async fn ready() -> Self {
         let harness = Harness::with_operator().await;
         let pods = [ApiPod::start().await, ApiPod::start().await];
-        pods.iter().for_each(|pod| pod.reports(&["k1"]));
+        for pod in &pods {
+            pod.reports(&["k1"]);
+        }
         harness.apply("demo", nowhere(json!({ "api": { "replicas": 2 } }))).await;
         let shop = Self { harness, pods };
         shop.harness
             .eventually("two api pods", async || {
                 let api = ListParams::default().labels("app.kubernetes.io/component=api");
-                let mut names: Vec<_> = shop.harness.api::<Pod>().list(&api).await.unwrap().iter().map(ResourceExt::name_any).collect();
+                let mut names: Vec<_> =
+                    shop.harness.api::<Pod>().list(&api).await.unwrap().iter().map(ResourceExt::name_any).collect();
                 names.sort();
                 if names.len() < 2 {
                     return None;
                 }
-                let address = |pod: &Pod| names.iter().position(|name| *name == pod.name_any()).map(|at| shop.pods[at].address.as_str());
-                play(&shop.harness, |pod| image(pod).contains("/api").then(|| serving(pod, address(pod).unwrap_or("127.0.0.1")))).await;
+                let address = |pod: &Pod| {
+                    names.iter().position(|name| *name == pod.name_any()).map(|at| shop.pods[at].address.as_str())
+                };
+                play(&shop.harness, |pod| {
+                    image(pod).contains("/api").then(|| serving(pod, address(pod).unwrap_or("127.0.0.1")))
+                })
+                .await;
                 Some(())
             })
             .await;
@@ -89,13 +104,18 @@ impl Shop {
 
     async fn ask(&self, request: &str) {
         let patch = json!({ "metadata": { "annotations": { "shop.xhipment.io/rotate-keys": request } } });
-        self.harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        self.harness
+            .api::<ShopDeployment>()
+            .patch("demo", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
 
     async fn secret(&self) -> (KeysFile, Option<Rotation>, Secret) {
         let secret: Secret = self.harness.exists("demo-keys").await;
         let file = serde_json::from_slice(&secret.data.as_ref().unwrap()["keys.json"].0).unwrap();
-        let note = secret.annotations().get("shop.xhipment.io/rotation").map(|text| serde_json::from_str(text).unwrap());
+        let note =
+            secret.annotations().get("shop.xhipment.io/rotation").map(|text| serde_json::from_str(text).unwrap());
         (file, note, secret)
     }
 
@@ -178,11 +198,17 @@ async fn keys_are_rotated_in_steps_that_outlive_the_operator() {
 
 /// Every step has an event, and no key is in one, nor in the shop.
 async fn is_told_without_keys(harness: &Harness, keys: impl Iterator<Item = &String>) {
-    let steps = ["is made; the pods are to accept it", "they are to sign with it", "is dropped after one token life", "is done"];
+    let steps = [
+        "is made; the pods are to accept it",
+        "they are to sign with it",
+        "is dropped after one token life",
+        "is done",
+    ];
     let events = harness
         .eventually("an event of each step", async || {
             let events = harness.api::<Event>().list(&ListParams::default()).await.unwrap().items;
-            let told = |step: &str| events.iter().any(|event| event.note.as_deref().is_some_and(|note| note.contains(step)));
+            let told =
+                |step: &str| events.iter().any(|event| event.note.as_deref().is_some_and(|note| note.contains(step)));
             steps.iter().all(|step| told(step)).then_some(events)
         })
         .await;

@@ -1,7 +1,10 @@
 //! A queue belongs to one shop: in any namespace, by name or by URL; and a Managed queue to the shop whose tag it has.
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::{Namespace, Secret}};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Secret},
+};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -9,7 +12,10 @@ use kube::{
 use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
 
-use crate::{harness::Harness, queue::{Sqs, readable, with_operator}};
+use crate::{
+    harness::Harness,
+    queue::{Sqs, readable, with_operator},
+};
 
 /// A second namespace with the Secrets that a shop needs, removed with [`Elsewhere::finish`].
 pub struct Elsewhere<'a> {
@@ -21,9 +27,14 @@ impl<'a> Elsewhere<'a> {
     pub async fn new(harness: &'a Harness) -> Self {
         let name = format!("{}-b", harness.namespace);
         let object = json!({ "metadata": { "name": name, "labels": { "shop.xhipment.io/test": "true" } } });
-        Self::namespaces(harness).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        Self::namespaces(harness)
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap();
         let elsewhere = Self { harness, name };
-        for (name, data) in [("mongodb", json!({ "uri": "x" })), ("aws", json!({ "accessKeyId": "x", "secretAccessKey": "x" }))] {
+        for (name, data) in
+            [("mongodb", json!({ "uri": "x" })), ("aws", json!({ "accessKeyId": "x", "secretAccessKey": "x" }))]
+        {
             let secret = serde_json::from_value(json!({ "metadata": { "name": name }, "stringData": data })).unwrap();
             elsewhere.api::<Secret>().create(&PostParams::default(), &secret).await.unwrap();
         }
@@ -80,7 +91,10 @@ async fn the_later_shop_on_a_queue_is_refused_in_any_namespace_and_by_any_name()
     let message = elsewhere.condition("second", "ConfigValid", "QueueInUse").await;
     assert!(message.contains(&format!("older shop {}/first", harness.namespace)), "{message}");
     elsewhere.condition("second", "Ready", "QueueInUse").await;
-    assert!(elsewhere.api::<Deployment>().get_opt("second-worker").await.unwrap().is_none(), "it works on another's queue");
+    assert!(
+        elsewhere.api::<Deployment>().get_opt("second-worker").await.unwrap().is_none(),
+        "it works on another's queue"
+    );
     harness.condition("first", "ConfigValid", |status, _| status == "True").await;
 
     harness.api::<ShopDeployment>().delete("first", &DeleteParams::default()).await.unwrap();
@@ -99,7 +113,8 @@ async fn a_queue_with_the_shops_own_tag_is_adopted_and_drift_is_repaired_without
     harness.apply("demo", sqs.spec(json!({ "suspended": true }))).await;
     readable(&harness).await;
     repaired(&harness, &sqs).await;
-    let tags = sqs.client.list_queue_tags().queue_url(sqs.url(&sqs.name).await.unwrap()).send().await.unwrap().tags.unwrap();
+    let tags =
+        sqs.client.list_queue_tags().queue_url(sqs.url(&sqs.name).await.unwrap()).send().await.unwrap().tags.unwrap();
     assert_eq!(tags["shop.xhipment.io/shop"], owner);
 
     harness.stop_operator(0).await;
