@@ -128,6 +128,10 @@ async fn put(ctx: &Arc<Context>, shop: &ShopDeployment, (valid, built, live): Pl
     if let (QueueHealth::NotReadYet, Some(view)) = (&outcome.queue, &outcome.view) {
         outcome.queue = view.queue.clone();
     }
+    if outcome.queue == QueueHealth::NotReadYet && outcome.faults.is_empty() {
+        let before = shop.status.iter().flat_map(|status| status.conditions.clone()).collect::<Vec<_>>();
+        outcome.queue = QueueHealth::as_told(&before, shop.metadata.generation);
+    }
     let (namespace, name) = (shop.namespace().unwrap_or_default(), shop.name_any());
     let trouble = |component| ctx.pods(&namespace, &name, component).iter().find_map(|pod| rollout::trouble(pod));
     outcome.api_trouble = trouble(Component::Api);
