@@ -8,7 +8,7 @@ use crate::{
     scale::{Limit, Pause, view::View},
     validate::{Fault, Scaling},
 };
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition as ApiCondition};
 
 /// What one pass over a shop came to.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,25 @@ pub enum QueueHealth {
     NotReadYet,
     Readable,
     Bad(Fault),
+}
+
+impl QueueHealth {
+    /// As the status has it for this very spec: what a new operator goes by until it has read the queue itself. Without it, a
+    /// restart would tell that all is well, and then once more what is wrong.
+    pub fn as_told(before: &[ApiCondition], generation: Option<i64>) -> Self {
+        let name = format!("{:?}", Kind::QueueReadable);
+        let told = before.iter().find(|told| told.type_ == name && told.observed_generation == generation);
+        let reasons =
+            [Reason::QueueUnreachable, Reason::QueueAccessDenied, Reason::QueueMissing, Reason::QueueNotOwned];
+        match told {
+            Some(told) if told.status == "True" => Self::Readable,
+            Some(told) => {
+                let reason = reasons.into_iter().find(|reason| format!("{reason:?}") == told.reason);
+                reason.map_or(Self::NotReadYet, |reason| Self::Bad(Fault { reason, message: told.message.clone() }))
+            }
+            None => Self::NotReadYet,
+        }
+    }
 }
 
 pub fn conditions(outcome: &Outcome) -> Vec<Condition> {

@@ -172,6 +172,10 @@ async fn put(
     if let (QueueHealth::NotReadYet, Some(view)) = (&outcome.queue, &outcome.view) {
         outcome.queue = view.queue.clone();
     }
+    if outcome.queue == QueueHealth::NotReadYet && outcome.faults.is_empty() {
+        let before = shop.status.iter().flat_map(|status| status.conditions.clone()).collect::<Vec<_>>();
+        outcome.queue = QueueHealth::as_told(&before, shop.metadata.generation);
+    }
     let (namespace, name) = (shop.namespace().unwrap_or_default(), shop.name_any());
     let complaint = |component, deployment: Option<&Deployment>| {
         rollout::complaint(&ctx.pods(&namespace, &name, component), deployment, ctx.clock.now())

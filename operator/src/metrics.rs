@@ -150,15 +150,17 @@ impl Metrics {
         self.visible.remove(&labels);
     }
 
+    pub fn lead_taken(&self) {
+        self.leader.set(1);
+    }
+
     /// Only the leader speaks of shops: what it last said must not stay beside what the next one says.
-    pub fn leading(&self, leads: bool) {
-        self.leader.set(leads.into());
-        if !leads {
-            self.conditions.clear();
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.desired.clear();
-            self.visible.clear();
-        }
+    pub fn lead_lost(&self) {
+        self.leader.set(0);
+        self.conditions.clear();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.desired.clear();
+        self.visible.clear();
     }
 }
 
@@ -187,7 +189,7 @@ mod tests {
             metrics.polled(true);
             metrics.scaled("Drain");
             metrics.scaler("shops", "demo", (1, Some(2)));
-            metrics.leading(true);
+            metrics.lead_taken();
             metrics.conditions("shops", "demo", &[Condition::new(Kind::Ready, Status::True, Reason::AllGood, "")]);
         })
     }
@@ -223,6 +225,6 @@ mod tests {
         assert!(text.contains(r#"condition="Ready",status="True",reason="AllGood"} 1"#), "{text}");
         assert_eq!(ready(&text), 1);
         assert_eq!(ready(&after(|metrics| metrics.forget("shops", "demo"))), 0);
-        assert_eq!(ready(&after(|metrics| metrics.leading(false))), 0);
+        assert_eq!(ready(&after(Metrics::lead_lost)), 0);
     }
 }

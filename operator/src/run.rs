@@ -52,13 +52,13 @@ impl Operator {
         let mut elector = Elector::new(leases, names, Clock::system());
         while self.crd_is_there(&client, &stop).await && elector.acquire(&stop).await {
             tracing::info!(holder = self.config.pod_name, "leading");
-            self.metrics.leading(true);
+            self.metrics.lead_taken();
             tokio::select! {
                 () = self.work(client.clone()) => {}
                 // Dropping the work aborts every pass in flight.
                 () = elector.hold(&stop) => {}
             }
-            self.metrics.leading(false);
+            self.metrics.lead_lost();
             // Only a leader has caches; a standby is ready to become one.
             self.readiness.open("caches");
             elector.release().await;

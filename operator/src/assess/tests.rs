@@ -202,3 +202,22 @@ fn each_condition_says_what_is_and_what_to_do(#[case] outcome: Outcome, #[case] 
     // Whoever has to look is told something.
     assert!(all.iter().all(|condition| !condition.is_bad() || !condition.message.is_empty()), "{all:?}");
 }
+
+#[rstest]
+#[case::bad("False", "QueueMissing", 3, Some(Reason::QueueMissing))]
+#[case::of_an_older_spec("False", "QueueMissing", 2, None)]
+#[case::no_longer_known("False", "Elsewhere", 3, None)]
+#[case::not_read("Unknown", "NotReadYet", 3, None)]
+fn a_new_operator_goes_by_what_was_told_of_the_queue(
+    #[case] status: &str,
+    #[case] reason: &str,
+    #[case] generation: i64,
+    #[case] expected: Option<Reason>,
+) {
+    let told = json!({ "type": "QueueReadable", "status": status, "reason": reason, "message": "why",
+                                   "observedGeneration": generation, "lastTransitionTime": "2026-01-02T00:00:00Z" });
+    let told = serde_json::from_value(told).unwrap();
+    let health = QueueHealth::as_told(&[told], Some(3));
+    let expected = expected.map(|reason| Fault { reason, message: "why".to_owned() });
+    assert_eq!(health, expected.map_or(QueueHealth::NotReadYet, QueueHealth::Bad));
+}

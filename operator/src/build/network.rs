@@ -85,6 +85,8 @@ mod tests {
 
     const EVERYBODY: [&str; 6] = ["operator", "ingress", "prometheus", "prometheus here", "neighbour", "stranger"];
 
+    type Labels = &'static [(&'static str, &'static str)];
+
     /// Who calls: the labels of its namespace and of its pod.
     struct Caller {
         shops_own_namespace: bool,
@@ -97,7 +99,7 @@ mod tests {
     }
 
     fn caller(who: &str) -> Caller {
-        let (own, namespace, pod): (bool, &[(&str, &str)], &[(&str, &str)]) = match who {
+        let (own, namespace, pod): (bool, Labels, Labels) = match who {
             "operator" => (false, &[("name", "shop-system")], &[(names::NAME, names::MANAGER)]),
             "ingress" => (false, &[("name", "traefik")], &[("app", "traefik")]),
             "prometheus" => (false, &[("name", "monitoring")], &[("app", "prometheus")]),

@@ -203,7 +203,9 @@ async fn no_value_of_a_secret_is_told() {
     }
     let said = tokio::task::spawn_blocking(|| operator.stop()).await.unwrap();
     assert!(said[0].contains("applied") && said[0].contains("DEBUG"), "nothing was logged to search in: {said:?}");
-    said.into_iter().for_each(|text| search.look_into("the operator's output", text));
+    for text in said {
+        search.look_into("the operator's output", text);
+    }
     // The one place where they are, and the proof that the search would find them.
     let secrets = harness.api::<Secret>().list(&ListParams::default()).await.unwrap();
     assert!(search.hit(&serde_json::to_string(&secrets.items).unwrap()).is_some(), "the search finds nothing at all");

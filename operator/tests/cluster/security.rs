@@ -55,7 +55,6 @@ async fn pods_of_the_golden_manifests_are_admitted_at_the_restricted_level() {
         let admitted = harness.api::<Pod>().create(&dry_run, &pod).await;
         assert!(admitted.is_ok(), "{what}: {admitted:?}");
         // The same pod, as root, shows that the level is enforced here at all.
-        let mut spec = spec;
         spec["securityContext"] = json!({ "runAsUser": 0 });
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "root" }, "spec": spec })).unwrap();
         let refused = harness.api::<Pod>().create(&dry_run, &pod).await.expect_err("a pod of root is admitted");
