@@ -36,12 +36,14 @@ fn same_quantity(a: &str, b: &str) -> bool {
     }
 }
 
-fn quantity(text: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 13] = [
+/// The value of a quantity as the API server reads it; `None` for what is none, or below zero.
+pub fn quantity(text: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
         ("Gi", 1_073_741_824.0),
         ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
         ("n", 1e-9),
         ("u", 1e-6),
         ("m", 1e-3),
@@ -50,11 +52,14 @@ fn quantity(text: &str) -> Option<f64> {
         ("G", 1e9),
         ("T", 1e12),
         ("P", 1e15),
+        ("E", 1e18),
         ("", 1.0),
     ];
     let number = |digits: &str| {
-        let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        if plain { digits.parse::<f64>().ok() } else { None }
+        let plain =
+            digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+        let starts = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+        if plain && starts { digits.parse::<f64>().ok() } else { None }
     };
     SUFFIXES.iter().find_map(|(suffix, factor)| Some(number(text.strip_suffix(suffix)?)? * factor))
 }
@@ -84,6 +89,7 @@ mod tests {
     #[case::cpu(json!("0.5"), json!("500m"), true)]
     #[case::memory(json!("1024Mi"), json!("1Gi"), true)]
     #[case::not_memory(json!("1000Mi"), json!("1Gi"), false)]
+    #[case::exponent(json!("128e6"), json!("128M"), true)]
     #[case::no_quantity(json!("1a"), json!("1"), false)]
     fn containment(#[case] desired: Value, #[case] live: Value, #[case] expected: bool) {
         assert_eq!(contained(&desired, Some(&live)), expected);
