@@ -108,9 +108,15 @@ async fn at_rest_nothing_is_written() {
         let spec = stage.spec(json!({ "queue": { "name": queue.name } }));
         stage.harness.apply(&format!("shop-{number}"), spec).await;
     }
-    for number in 0..shops {
-        stage.harness.condition(&format!("shop-{number}"), "Ready", |status, _| status == "True").await;
-    }
+    let all_ready = async || {
+        let found = stage.harness.api::<ShopDeployment>().list(&ListParams::default()).await.unwrap();
+        let ready = |shop: &ShopDeployment| {
+            let conditions = shop.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        };
+        found.items.iter().all(ready).then_some(())
+    };
+    stage.harness.within(Duration::from_mins(10), "shops that are all ready", all_ready).await;
     // What is left to be told is told within ten seconds. The scheduler looks at pods without a node again now and then, and
     // says so on them: a time in which a pod has changed is no rest.
     let mut found = look(&stage, (program.id(), &free)).await;
