@@ -45,7 +45,7 @@ pub struct Place<'a> {
 /// Clients and what is known of managed queues, by shop.
 #[derive(Debug, Default)]
 pub struct Queues {
-    /// One for all shops: each would have its own connections and its own copy of all public certificates, a megabyte.
+    /// One for all shops, so that they share connections and the public certificates.
     http: OnceLock<SharedHttpClient>,
     clients: Mutex<HashMap<String, (String, Client)>>,
     checked: Mutex<HashMap<String, (Queue, Timestamp)>>,
