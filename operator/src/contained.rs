@@ -39,11 +39,11 @@ fn list_contained(items: &[Value], found: &[Value]) -> bool {
 }
 
 fn same_quantity(a: &str, b: &str) -> bool {
-    a == b || matches!((nanos(a), nanos(b)), (Some(a), Some(b)) if a == b)
+    a == b || matches!((quantity(a), quantity(b)), (Some(a), Some(b)) if a == b)
 }
 
 /// A quantity in billionths, rounded up, as the API server keeps no less. `None`: no quantity, or beyond all machines.
-fn nanos(text: &str) -> Option<i128> {
+pub fn quantity(text: &str) -> Option<i128> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+')).len();
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -108,6 +108,7 @@ mod tests {
     #[case("0.1Gi", "107374182400m", true)]
     #[case("1e3", "1k", true)]
     #[case("1E3", "1000", true)]
+    #[case("128e6", "128M", true)]
     #[case("1E", "1e18", true)]
     #[case("2500e-3", "2500m", true)]
     #[case("+2", "2", true)]

@@ -81,6 +81,8 @@ pub struct Context {
 /// What is remembered of one shop between passes.
 #[derive(Default)]
 pub struct Memory {
+    /// The newest of the shop's generations that was passed over.
+    generation: Option<i64>,
     pub last_report: Option<Timestamp>,
     pub failures: u32,
     /// Its namespace is being deleted, for ever: nothing can be made there any more.
@@ -93,6 +95,16 @@ pub struct Memory {
     pub worker: Built,
     /// The last event's note for each reason, and who counts it.
     pub events: HashMap<String, (String, Recorder)>,
+}
+
+impl Memory {
+    /// Whether a newer generation was seen already: a watch that resumes from a server that is behind brings old ones again,
+    /// and what the shop wanted then must not be brought back.
+    pub fn is_outdated(&mut self, generation: Option<i64>) -> bool {
+        let outdated = generation < self.generation;
+        self.generation = self.generation.max(generation);
+        outdated
+    }
 }
 
 /// The parts that a [`Context`] is put together from.
@@ -286,6 +298,13 @@ pub(crate) mod tests {
         let (store, mut writer) = reflector::store();
         objects.into_iter().for_each(|object| writer.apply_watcher_event(&watcher::Event::Apply(object)));
         store
+    }
+
+    #[test]
+    fn a_generation_is_outdated_once_a_newer_one_was_seen() {
+        let mut memory = Memory::default();
+        let mut outdated = |generation| memory.is_outdated(Some(generation));
+        assert_eq!([outdated(3), outdated(3), outdated(2), outdated(4)], [false, false, true, false]);
     }
 
     #[tokio::test]

@@ -60,6 +60,11 @@ impl From<Fault> for Halt {
 
 pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     ctx.caches_filled().await;
+    let uid = shop.uid().unwrap_or_default();
+    if ctx.remembered(&uid, |memory| memory.is_outdated(shop.metadata.generation)) {
+        // The watch is catching up, and what it brings makes another pass.
+        return Ok(Action::await_change());
+    }
     let started = tokio::time::Instant::now();
     // Boxed: one future holds the requests of every kind of object.
     let result = if shop.metadata.deletion_timestamp.is_some() {
@@ -70,7 +75,7 @@ pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<A
     let overtaken = matches!(&result, Err(ReconcileError::Report(report)) if report.is_conflict());
     ctx.metrics.reconciled(started.elapsed().as_secs_f64(), result.is_ok() || overtaken);
     if result.is_ok() {
-        ctx.remembered(&shop.uid().unwrap_or_default(), |memory| memory.failures = 0);
+        ctx.remembered(&uid, |memory| memory.failures = 0);
     }
     result
 }

@@ -5,11 +5,15 @@ mod managed;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use aws_sdk_sqs::{Client, config::SharedHttpClient, types::QueueAttributeName};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
 pub use error::{Problem, QueueError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -41,6 +45,8 @@ pub struct Place<'a> {
 /// Clients and what is known of managed queues, by shop.
 #[derive(Debug, Default)]
 pub struct Queues {
+    /// One for all shops, so that they share connections and the public certificates.
+    http: OnceLock<SharedHttpClient>,
     clients: Mutex<HashMap<String, (String, Client)>>,
     checked: Mutex<HashMap<String, (Queue, Timestamp)>>,
 }
@@ -69,9 +75,15 @@ impl Queues {
                 aws::sqs_with_key(&service, &id, &key).await
             }
         };
+        let client = Client::from_conf(client.config().to_builder().http_client(self.http()).build());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.insert(place.uid.to_owned(), (sign, client.clone()));
         Ok(client)
+    }
+
+    fn http(&self) -> SharedHttpClient {
+        let make = || Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        self.http.get_or_init(make).clone()
     }
 
     /// Whether a managed queue was compared with this very spec not long ago.

@@ -165,13 +165,18 @@ impl Harness {
     }
 
     /// Asks again and again until there is an answer; fails after a minute, naming what was waited for.
-    pub async fn eventually<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+        self.within(PATIENCE, what, ask).await
+    }
+
+    /// The same with more patience.
+    pub async fn within<T>(&self, patience: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         let started = Instant::now();
         loop {
             if let Some(answer) = ask().await {
                 return answer;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > patience {
                 let shops = self.api::<ShopDeployment>().list(&ListParams::default()).await.unwrap();
                 let status: Vec<_> = shops.items.into_iter().map(|shop| shop.status).collect();
                 panic!(

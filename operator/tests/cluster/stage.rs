@@ -35,7 +35,6 @@ pub type Picture = BTreeMap<String, Value>;
 
 /// Whether the exhaustive runs are wanted.
 pub fn is_long() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "as xtask's --long says")]
     std::env::var_os("SHOP_TEST_LONG").is_some()
 }
 
@@ -49,7 +48,6 @@ impl Stage {
     pub async fn new() -> Self {
         let (harness, sqs) = (Harness::new().await, Sqs::new().await);
         let pods = harness.api::<Pod>();
-        #[expect(clippy::disallowed_methods, reason = "ends with the stage")]
         let kubelet = tokio::spawn(kubelet(pods));
         Self { harness, sqs, kubelet }
     }
@@ -190,7 +188,7 @@ impl Stage {
             if found == *wanted {
                 return;
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "{what}: {}", difference(wanted, &found));
+            assert!(started.elapsed() < Duration::from_mins(1), "{what}: {}", difference(wanted, &found));
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

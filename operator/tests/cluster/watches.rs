@@ -1,7 +1,13 @@
 //! What the API server may do to an operator that watches and writes: events that get lost, come late or come from a
 //! server that is behind, requests that are refused or never answered. In the end all is as without.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -79,6 +85,21 @@ async fn an_event_that_is_lost_or_late_or_old_changes_nothing_in_the_end(#[case]
     stage.finish().await;
 }
 
+/// The old spec comes again after the new one: what runs must not go back to it for a moment, which would be one more rollout.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_spec_is_not_gone_back_to() {
+    let stage = Stage::new().await;
+    let (_, _, wanted) = undisturbed(&stage).await;
+    let (wire, done) = (Wire::default(), AtomicBool::new(false));
+    wire.twist(move |event| {
+        let new = event.kind == "shopdeployments" && event.generation == Some(2);
+        (new && !done.swap(true, Ordering::Relaxed)).then_some(Twist::Stale)
+    });
+    disturbed(&stage, &wire, (&wanted, "the old spec again")).await;
+    assert_eq!(wire.struck().len(), 1, "{:?}", wire.struck());
+    stage.finish().await;
+}
+
 #[rstest]
 #[case::conflict(Fault::Answer(409))]
 #[case::too_many_requests(Fault::Answer(429))]
@@ -98,11 +119,11 @@ async fn a_request_that_fails_changes_nothing_in_the_end(#[case] fault: Fault) {
     };
     for plan in plans {
         let (wire, chosen) = (Wire::default(), plan.clone());
-        let reads = std::sync::atomic::AtomicUsize::new(0);
+        let reads = AtomicUsize::new(0);
         wire.fail(move |seen, writes| {
             let hit = match seen.method.as_str() {
                 _ if seen.is_lease() => false,
-                "GET" => reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 == 4,
+                "GET" => reads.fetch_add(1, Ordering::Relaxed) % 5 == 4,
                 _ => chosen.contains(&writes),
             };
             hit.then_some(fault)
@@ -120,7 +141,7 @@ async fn watches_that_are_too_old_start_anew() {
     let stage = Stage::new().await;
     let (_, _, wanted) = undisturbed(&stage).await;
     let wire = Wire::default();
-    let hit = std::sync::Mutex::new(BTreeSet::new());
+    let hit = Mutex::new(BTreeSet::new());
     wire.fail(move |seen, _| {
         let first = seen.watches && hit.lock().unwrap().insert(seen.target.clone());
         first.then_some(Fault::Answer(410))

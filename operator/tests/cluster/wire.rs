@@ -80,6 +80,7 @@ pub struct Event {
     pub kind: String,
     /// The how many-eth of its kind.
     pub number: usize,
+    pub generation: Option<i64>,
     what: String,
 }
 
@@ -124,7 +125,6 @@ struct State {
     twister: Option<Twister>,
     /// Writes since the faults were chosen.
     writes: Vec<Seen>,
-    reads: Vec<Seen>,
     events: Vec<Event>,
     struck: Vec<String>,
     lines: HashMap<(String, String), Bytes>,
@@ -158,7 +158,8 @@ impl Wire {
     pub fn fail(&self, judge: impl Fn(&Seen, usize) -> Option<Fault> + Send + 'static) {
         self.with(|state| {
             state.judge = Some(Box::new(judge));
-            (state.writes.clear(), state.reads.clear(), state.struck.clear());
+            state.writes.clear();
+            state.struck.clear();
         });
     }
 
@@ -166,7 +167,8 @@ impl Wire {
     pub fn twist(&self, twister: impl Fn(&Event) -> Option<Twist> + Send + 'static) {
         self.with(|state| {
             state.twister = Some(Box::new(twister));
-            (state.events.clear(), state.struck.clear());
+            state.events.clear();
+            state.struck.clear();
         });
     }
 
@@ -218,8 +220,6 @@ impl Wire {
             let fault = state.judge.as_ref().and_then(|judge| judge(seen, state.writes.len()));
             if seen.is_write() {
                 state.writes.push(seen.clone());
-            } else if !seen.is_lease() {
-                state.reads.push(seen.clone());
             }
             state.struck.extend(fault.map(|fault| format!("{fault:?}: {seen}")));
             fault
@@ -231,7 +231,8 @@ impl Wire {
             let number = state.events.iter().filter(|event| event.kind == kind).count();
             let name = line["object"]["metadata"]["name"].as_str().unwrap_or_default();
             let what = format!("{} {name}", line["type"].as_str().unwrap_or_default());
-            let event = Event { kind: kind.to_owned(), number, what };
+            let generation = line["object"]["metadata"]["generation"].as_i64();
+            let event = Event { kind: kind.to_owned(), number, generation, what };
             let twist = state.twister.as_ref().and_then(|twister| twister(&event));
             state.struck.extend(twist.map(|twist| format!("{twist:?}: {event}")));
             state.events.push(event);
@@ -281,7 +282,7 @@ impl Wire {
     /// The process sends and gets nothing more.
     async fn stop(&self) {
         self.0.stopped.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn hold<B: Send + 'static>(&self, seen: Seen, forward: Forward<B>) {
@@ -291,7 +292,7 @@ impl Wire {
             let status = forward.await.map_or(0, |answer| answer.status().as_u16());
             wire.0.held.send_modify(|held| held.push((seen, status)));
         });
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Hands on a watch line by line.
@@ -330,22 +331,23 @@ impl Wire {
             }
             let twist = self.judge_event(kind, &event);
             let before = self.remember(kind, &event, line.clone());
-            let (sent, ends) = match (twist, before) {
-                (Some(Twist::Drop), _) => (vec![], Some(gone())),
-                (Some(Twist::Stale), Some(before)) => (vec![line, before], Some(Bytes::new())),
-                _ => (vec![line], None),
-            };
             if twist == Some(Twist::Delay) {
                 tokio::time::sleep(LATE).await;
             }
-            for line in sent {
+            let last = match (twist, before) {
+                (Some(Twist::Drop), _) => vec![Bytes::new(), gone()],
+                // Once what was new has been acted on.
+                (Some(Twist::Stale), Some(before)) => vec![line, before, Bytes::new()],
+                _ => {
+                    let _client_is_gone = to.send(line).await;
+                    continue;
+                }
+            };
+            for line in last {
                 let _client_is_gone = to.send(line).await;
-            }
-            if let Some(last) = ends {
                 tokio::time::sleep(LATE).await;
-                let _client_is_gone = to.send(last).await;
-                return;
             }
+            return;
         }
     }
 }
@@ -393,7 +395,6 @@ fn refusal(code: u16) -> Response<Answer> {
 }
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    #[expect(clippy::disallowed_methods, reason = "a wire outlives the one who sends")]
     tokio::spawn(task);
 }
 
