@@ -153,16 +153,21 @@ async fn write(
         return Err(fault.clone());
     }
     keys::ensure(ctx, valid).await.map_err(|error| Fault { reason: error.reason(), ..failed(&error) })?;
-    let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
-        let reason = match &error {
-            ApplyError::NameTaken { .. } => Reason::NameTaken,
-            error if error.is_forbidden() => Reason::ApplyForbidden,
-            _ => Reason::ApplyFailed,
-        };
-        Fault { reason, ..failed(&error) }
-    })?;
+    let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| not_applied(&error))?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
+    let monitored = Box::pin(apply::monitor(ctx, shop, applied.service_monitor)).await;
+    outcome.monitoring = monitored.map_err(|error| not_applied(&error)).err();
     Ok(())
+}
+
+fn not_applied(error: &ApplyError) -> Fault {
+    let reason = match error {
+        ApplyError::NameTaken { .. } => Reason::NameTaken,
+        ApplyError::NoServiceMonitors => Reason::CrdMissing,
+        error if error.is_forbidden() => Reason::ApplyForbidden,
+        _ => Reason::ApplyFailed,
+    };
+    Fault { reason, ..failed(error) }
 }
 
 /// Why a queue is not to be touched.
@@ -197,12 +202,7 @@ async fn manage(ctx: &Context, valid: &ValidatedShop) -> QueueHealth {
 
 /// Where a shop's queue is.
 pub fn place(shop: &ValidatedShop) -> Place<'_> {
-    Place {
-        uid: &shop.owner.uid,
-        namespace: &shop.namespace,
-        queue: &shop.spec.queue,
-        credentials: shop.spec.aws.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str()),
-    }
+    Place::new(&shop.owner.uid, &shop.namespace, &shop.spec)
 }
 
 fn failed(error: &dyn std::error::Error) -> Fault {

@@ -2,7 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
 mod harness;
+mod monitoring;
 mod operator;
 mod queue;
 mod rbac;
+mod rules;
+mod samples;
 mod schema;
+mod trust;

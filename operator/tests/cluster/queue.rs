@@ -11,20 +11,21 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shop_operator::crd::ShopDeployment;
+use shop_operator::{crd::ShopDeployment, names};
 use shop_runtime::{
     aws::{self, Service},
     ids::random_hex,
 };
 
-struct Sqs {
-    client: Client,
-    endpoint: String,
-    name: String,
+/// A queue's name of this test's own, on the real SQS.
+pub struct Sqs {
+    pub client: Client,
+    pub endpoint: String,
+    pub name: String,
 }
 
 impl Sqs {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let help = "SHOP_TEST_SQS_ENDPOINT is not set: run `cargo xtask test operator`, which starts SQS";
         #[expect(clippy::disallowed_methods, reason = "tests take the servers' addresses from the environment")]
         let endpoint = std::env::var("SHOP_TEST_SQS_ENDPOINT").expect(help);
@@ -33,6 +34,12 @@ impl Sqs {
         let key = || "test".to_owned().into();
         let client = aws::sqs_with_key(&service, &key(), &key()).await;
         Self { client, endpoint, name: format!("orders-{}", random_hex::<5>().unwrap()) }
+    }
+
+    /// The name of a FIFO queue.
+    pub async fn fifo() -> Self {
+        let sqs = Self::new().await;
+        Self { name: format!("{}.fifo", sqs.name), ..sqs }
     }
 
     /// A shop's spec with a Managed queue here.
@@ -46,17 +53,17 @@ impl Sqs {
         spec
     }
 
-    async fn url(&self, name: &str) -> Option<String> {
+    pub async fn url(&self, name: &str) -> Option<String> {
         self.client.get_queue_url().queue_name(name).send().await.ok()?.queue_url
     }
 
-    async fn attribute(&self, name: &str, attribute: QueueAttributeName) -> Option<String> {
+    pub async fn attribute(&self, name: &str, attribute: QueueAttributeName) -> Option<String> {
         let url = self.url(name).await?;
         let request = self.client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
         request.send().await.unwrap().attributes.unwrap_or_default().remove(&attribute)
     }
 
-    async fn send(&self, count: usize) {
+    pub async fn send(&self, count: usize) {
         let url = self.url(&self.name).await.unwrap();
         for batch in 0..count.div_ceil(10) {
             let entries = (0..10.min(count - batch * 10))
@@ -71,8 +78,8 @@ impl Sqs {
         self.client.purge_queue().queue_url(url).send().await.unwrap();
     }
 
-    async fn clean(&self) {
-        for name in [self.name.clone(), format!("{}-dlq", self.name)] {
+    pub async fn clean(&self) {
+        for name in [self.name.clone(), names::dead_letter_queue(&self.name)] {
             if let Some(url) = self.url(&name).await {
                 self.client.delete_queue().queue_url(url).send().await.unwrap();
             }

@@ -26,7 +26,7 @@ fn chart_rules(name: &str) -> Vec<Value> {
 }
 
 /// A client that may do no more than the operator's `ServiceAccount`.
-async fn restricted(harness: &Harness) -> Client {
+pub async fn restricted(harness: &Harness) -> Client {
     let rules = [chart_rules("rules"), chart_rules("leaderRules")].concat();
     let name = "operator";
     let role = json!({ "metadata": { "name": name }, "rules": rules });
