@@ -154,11 +154,13 @@ pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<Servic
     let api: Api<ServiceMonitor> = ctx.api(&applier.namespace());
     let name = names::metrics(&shop.name_any());
     let live = match api.get_opt(&name).await {
-        // A shop that wants none needs no right to see one.
-        Err(kube::Error::Api(status)) if wanted.is_none() && status.is_forbidden() => Ok(None),
-        live => live,
+        // Neither the kind nor the right to see one is needed where none is wanted.
+        Err(kube::Error::Api(status)) if wanted.is_none() && matches!(status.code, 403 | 404) => None,
+        Err(source) => {
+            return Err(no_service_monitors(ApplyError::Refused { kind: ServiceMonitor::KIND, name, source }));
+        }
+        Ok(live) => live.map(Arc::new),
     };
-    let live = live.map_err(|source| ApplyError::Refused { kind: ServiceMonitor::KIND, name, source })?.map(Arc::new);
     let is_wanted = wanted.is_some();
     match (wanted, live) {
         (Some(wanted), live) => applier.put(live, wanted).await.map(|_| ()).map_err(no_service_monitors)?,
@@ -169,10 +171,12 @@ pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<Servic
     Ok(())
 }
 
-/// Nothing can be found missing in an apply but the kind itself.
+/// What is missing has a reason; of a missing kind not even the path is known.
 fn no_service_monitors(error: ApplyError) -> ApplyError {
     match error {
-        ApplyError::Refused { source: kube::Error::Api(status), .. } if status.is_not_found() => {
+        ApplyError::Refused { source: kube::Error::Api(status), .. }
+            if status.code == 404 && !status.is_not_found() =>
+        {
             ApplyError::NoServiceMonitors
         }
         other => other,
@@ -197,7 +201,8 @@ impl Applier<'_> {
     }
 
     async fn one<K: Part>(&self, store: &Store<K>, wanted: K) -> Result<K, ApplyError> {
-        self.put(cached(store, &self.namespace(), &wanted.name_any()), wanted).await
+        // Boxed: it holds a whole object several times over.
+        Box::pin(self.put(cached(store, &self.namespace(), &wanted.name_any()), wanted)).await
     }
 
     /// Makes the live object as it is wanted.

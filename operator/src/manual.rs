@@ -15,8 +15,7 @@ a default nor **required** may be absent. The API server refuses unknown fields,
 
 Examples, each applied by a test: [minimal](../dev/sample/minimal.yaml), [production on AWS](../dev/sample/production-aws.yaml),
 [a FIFO queue](../dev/sample/fifo.yaml), [suspended](../dev/sample/suspended.yaml),
-[scaling to zero](../dev/sample/scale-to-zero.yaml), and [the demo shop](../dev/sample/shop.yaml) with most fields.
-";
+[scaling to zero](../dev/sample/scale-to-zero.yaml), and [the demo shop](../dev/sample/shop.yaml) with most fields.";
 
 /// What Kubernetes describes itself.
 const KUBERNETES_OWN: &str = "affinity";
@@ -25,7 +24,7 @@ pub fn manual() -> Result<String, serde_json::Error> {
     let crd = serde_json::to_value(ShopDeployment::crd())?;
     let version = &crd["spec"]["versions"][0];
     let root = &version["schema"]["openAPIV3Schema"];
-    let mut page = INTRODUCTION.to_owned();
+    let mut page = vec![INTRODUCTION.to_owned()];
     let spec = &root["properties"]["spec"];
     section(&mut page, "spec", spec, Depth::Own);
     rules(&mut page, root, Depth::Own);
@@ -37,7 +36,8 @@ pub fn manual() -> Result<String, serde_json::Error> {
     }
     section(&mut page, "status", &root["properties"]["status"], Depth::All);
     columns(&mut page, &version["additionalPrinterColumns"]);
-    Ok(page)
+    page.push(String::new());
+    Ok(page.join("\n"))
 }
 
 /// How far down a section goes.
@@ -47,15 +47,15 @@ enum Depth {
     All,
 }
 
-fn section(page: &mut String, title: &str, node: &Value, depth: Depth) {
+fn section(page: &mut Vec<String>, title: &str, node: &Value, depth: Depth) {
     let about = node["description"].as_str().unwrap_or_default();
-    page.push_str(&format!(
-        "\n## {title}\n\n{about}\n\n| Field | Type | Default | Bounds | Meaning |\n|---|---|---|---|---|\n"
+    page.push(format!(
+        "\n## {title}\n\n{about}\n\n| Field | Type | Default | Bounds | Meaning |\n|---|---|---|---|---|"
     ));
     rows(page, "", node, depth);
 }
 
-fn rows(page: &mut String, prefix: &str, node: &Value, depth: Depth) {
+fn rows(page: &mut Vec<String>, prefix: &str, node: &Value, depth: Depth) {
     for (name, field) in fields(node) {
         let path = format!("{prefix}{name}");
         let (kind, below) = kind(field);
@@ -63,7 +63,7 @@ fn rows(page: &mut String, prefix: &str, node: &Value, depth: Depth) {
         let about = field["description"].as_str().unwrap_or_default();
         let cells = [format!("`{path}`"), kind, default, bounds(field), about.to_owned()];
         let cells = cells.map(|cell| cell.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;"));
-        page.push_str(&format!("| {} |\n", cells.join(" | ")));
+        page.push(format!("| {} |", cells.join(" | ")));
         if let (Depth::All, Some((below, sign))) = (depth, below.filter(|_| name != KUBERNETES_OWN)) {
             rows(page, &format!("{path}{sign}."), below, depth);
         }
@@ -111,15 +111,15 @@ fn bounds(field: &Value) -> String {
 }
 
 /// What the API server checks beyond single fields, once each.
-fn rules(page: &mut String, node: &Value, depth: Depth) {
+fn rules(page: &mut Vec<String>, node: &Value, depth: Depth) {
     let mut found = Vec::new();
     collect_rules(node, depth, &mut found);
     if depth == Depth::Own {
         collect_rules(&node["properties"]["spec"], depth, &mut found);
     }
     if !found.is_empty() {
-        page.push_str("\nRules:\n\n");
-        found.iter().for_each(|rule| page.push_str(&format!("- {rule}\n")));
+        page.push("\nRules:\n".to_owned());
+        page.extend(found.iter().map(|rule| format!("- {rule}")));
     }
 }
 
@@ -138,13 +138,13 @@ fn collect_rules(node: &Value, depth: Depth, found: &mut Vec<String>) {
     }
 }
 
-fn columns(page: &mut String, columns: &Value) {
-    page.push_str("\n## Columns of `kubectl get shop`\n\n| Column | From | |\n|---|---|---|\n");
+fn columns(page: &mut Vec<String>, columns: &Value) {
+    page.push("\n## Columns of `kubectl get shop`\n\n| Column | From | |\n|---|---|---|".to_owned());
     for column in columns.as_array().into_iter().flatten() {
         let text = |key: &str| column[key].as_str().unwrap_or_default();
         let wide = if column["priority"].is_null() { "" } else { " (`-o wide`)" };
         let (name, from) = (text("name").to_uppercase(), text("jsonPath"));
-        page.push_str(&format!("| {name}{wide} | `{from}` | {} |\n", text("description")));
+        page.push(format!("| {name}{wide} | `{from}` | {} |", text("description")));
     }
 }
 

@@ -1,8 +1,9 @@
 //! A `ServiceMonitor` where a shop asks for one: also before the Prometheus operator is there, with the chart's rights.
 
-use std::time::Duration;
-
-use crate::{harness::Harness, rbac::restricted};
+use crate::{
+    harness::{Harness, PATIENCE},
+    rbac::restricted,
+};
 use k8s_openapi::{
     api::core::v1::Service, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -42,7 +43,7 @@ async fn remove(crds: &Api<CustomResourceDefinition>) {
     crds.delete(CRD, &DeleteParams::default()).await.unwrap();
     let uid = found.uid().unwrap();
     let gone = await_condition(crds.clone(), CRD, is_deleted(&uid));
-    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,13 +58,16 @@ async fn a_service_monitor_is_made_as_soon_as_its_crd_is_there_and_goes_when_it_
     let message =
         harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "CrdMissing").await;
     assert!(message.contains(CRD) && message.contains("spec.monitoring.serviceMonitor"), "{message}");
+    harness.apply("plain", json!({})).await;
+    let no_matter = |_: &str, reason: &str| matches!(reason, "QueueUnreachable" | "AllGood");
+    harness.condition("plain", "Degraded", no_matter).await;
     // Everything else is there.
     harness.condition("demo", "Ready", |_, reason| reason != "CrdMissing").await;
     harness.exists::<Service>("demo-metrics").await;
 
     crds.create(&PostParams::default(), &crd()).await.unwrap();
     let established = await_condition(crds.clone(), CRD, is_crd_established());
-    tokio::time::timeout(Duration::from_secs(60), established).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, established).await.unwrap().unwrap();
     let monitor = harness.exists::<ServiceMonitor>("demo-metrics").await;
     assert_eq!(monitor.labels()["release"], "prometheus");
     let service = harness.exists::<Service>("demo-metrics").await;
