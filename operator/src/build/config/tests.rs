@@ -104,7 +104,7 @@ fn with(field: &str) -> Value {
     spec
 }
 
-/// What a component reads a variable from: its ConfigMap, its environment, and the volume where it is a file.
+/// What a component reads a variable from: its `ConfigMap`, its environment, and the volume where it is a file.
 fn setting(built: &Resources<Prepared>, component: Component, variable: &str) -> Value {
     let (deployment, map) = match component {
         Component::Api => (&built.api, &built.config_maps[0]),
