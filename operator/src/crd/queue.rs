@@ -17,8 +17,8 @@ use super::common::region;
     .message("queue: fifo must be true where the queue's name or url ends in .fifo, and only there"))]
 #[serde(rename_all = "camelCase")]
 pub struct Queue {
-    /// Name of the queue; the dead-letter queue of a Managed one is called NAME-dlq (NAME-dlq.fifo). Left
-    /// out: by its url. Cannot be changed.
+    /// Name of the queue; the dead-letter queue of a Managed one is called NAME-dlq (NAME-dlq.fifo).
+    /// Left out: by its url. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 76), regex(pattern = r"^[A-Za-z0-9_-]+(\.fifo)?$"))]
     pub name: Option<String>,
