@@ -1,7 +1,7 @@
 //! Puts what was built into the cluster: server-side apply, in a fixed order, and only where something differs.
 //! Decides nothing beyond the order.
 
-use std::{collections::BTreeSet, fmt::Debug, hash::Hash, marker::PhantomData};
+use std::{collections::BTreeSet, fmt::Debug, hash::Hash, marker::PhantomData, sync::Arc};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    build::{Applied, Prepared, Resources},
+    build::{Applied, Prepared, Resources, ServiceMonitor},
     contained::contained,
     context::{Context, cached, is_owned},
     crd::ShopDeployment,
@@ -25,6 +25,11 @@ pub enum ApplyError {
     NameTaken { kind: &'static str, name: String },
     #[error("{kind} {name} has changed since this pass looked at it")]
     Behind { kind: &'static str, name: String },
+    #[error(
+        "the CRD servicemonitors.monitoring.coreos.com is not installed: install the Prometheus operator's CRDs, \
+         or set spec.monitoring.serviceMonitor to false"
+    )]
+    NoServiceMonitors,
     #[error("cannot apply {kind} {name}")]
     Refused {
         kind: &'static str,
@@ -44,7 +49,7 @@ pub enum ApplyError {
 impl ApplyError {
     pub fn is_forbidden(&self) -> bool {
         match self {
-            Self::NameTaken { .. } | Self::Behind { .. } => false,
+            Self::NameTaken { .. } | Self::Behind { .. } | Self::NoServiceMonitors => false,
             Self::Refused { source, .. } | Self::NotPruned { source, .. } => {
                 matches!(source, kube::Error::Api(status) if status.is_forbidden())
             }
@@ -83,6 +88,10 @@ parts!(
     k8s_openapi::api::policy::v1::PodDisruptionBudget
 );
 
+impl Part for ServiceMonitor {
+    const KIND: &'static str = "ServiceMonitor";
+}
+
 /// The version of an object that must not be there yet: none is that old, so the API server creates it or says 409.
 const NOT_THERE: &str = "1";
 
@@ -93,8 +102,19 @@ pub async fn apply(
     wanted: Resources<Prepared>,
 ) -> Result<Resources<Applied>, ApplyError> {
     // Without `..`: a new kind of object cannot be forgotten here.
-    let Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage: _ } =
-        wanted;
+    let Resources {
+        service_accounts,
+        config_maps,
+        network_policies,
+        api,
+        service,
+        ingress,
+        worker,
+        budgets,
+        metrics_service,
+        service_monitor,
+        stage: _,
+    } = wanted;
     let (applier, s) = (Applier { ctx, shop }, &ctx.stores);
     let service_accounts = applier.all(&s.service_accounts, service_accounts).await?;
     let config_maps = applier.all(&s.config_maps, config_maps).await?;
@@ -104,16 +124,68 @@ pub async fn apply(
     let ingress = applier.all(&s.ingresses, ingress.into_iter().collect()).await?.pop();
     let worker = applier.one(&s.deployments, worker).await?;
     let budgets = applier.all(&s.budgets, budgets).await?;
+    let metrics_service = applier.all(&s.services, metrics_service.into_iter().collect()).await?.pop();
 
     applier.prune(&s.network_policies, &network_policies).await?;
     applier.prune(&s.ingresses, ingress.as_slice()).await?;
     applier.prune(&s.deployments, &[api.clone(), worker.clone()]).await?;
-    applier.prune(&s.services, std::slice::from_ref(&service)).await?;
+    let services: Vec<_> = std::iter::once(&service).chain(&metrics_service).cloned().collect();
+    applier.prune(&s.services, &services).await?;
     applier.prune(&s.config_maps, &config_maps).await?;
     applier.prune(&s.service_accounts, &service_accounts).await?;
     applier.prune(&s.budgets, &budgets).await?;
-    let stage = PhantomData;
-    Ok(Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage })
+    Ok(Resources {
+        service_accounts,
+        config_maps,
+        network_policies,
+        api,
+        service,
+        ingress,
+        worker,
+        budgets,
+        metrics_service,
+        service_monitor,
+        stage: PhantomData,
+    })
+}
+
+/// The one kind of object whose CRD may be missing, which must not hold up the rest: not watched, but read where it is
+/// wanted, and once where it is not.
+pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<ServiceMonitor>) -> Result<(), ApplyError> {
+    let (applier, uid) = (Applier { ctx, shop }, shop.uid().unwrap_or_default());
+    if wanted.is_none() && ctx.remembered(&uid, |memory| memory.is_unmonitored) {
+        return Ok(());
+    }
+    let api: Api<ServiceMonitor> = ctx.api(&applier.namespace());
+    let name = names::metrics(&shop.name_any());
+    let live = match api.get_opt(&name).await {
+        // Neither the kind nor the right to see one is needed where none is wanted.
+        Err(kube::Error::Api(status)) if wanted.is_none() && matches!(status.code, 403 | 404) => None,
+        Err(source) => {
+            return Err(no_service_monitors(ApplyError::Refused { kind: ServiceMonitor::KIND, name, source }));
+        }
+        Ok(live) => live.map(Arc::new),
+    };
+    let is_wanted = wanted.is_some();
+    match (wanted, live) {
+        (Some(wanted), live) => applier.put(live, wanted).await.map(|_| ()).map_err(no_service_monitors)?,
+        (None, Some(live)) if applier.owns(live.as_ref()) => applier.delete(live.as_ref()).await?,
+        (None, _) => {}
+    }
+    ctx.remembered(&uid, |memory| memory.is_unmonitored = !is_wanted);
+    Ok(())
+}
+
+/// What is missing has a reason; of a missing kind not even the path is known.
+fn no_service_monitors(error: ApplyError) -> ApplyError {
+    match error {
+        ApplyError::Refused { source: kube::Error::Api(status), .. }
+            if status.code == 404 && !status.is_not_found() =>
+        {
+            ApplyError::NoServiceMonitors
+        }
+        other => other,
+    }
 }
 
 struct Applier<'a> {
@@ -133,9 +205,14 @@ impl Applier<'_> {
         Ok(applied)
     }
 
-    async fn one<K: Part>(&self, store: &Store<K>, mut wanted: K) -> Result<K, ApplyError> {
+    async fn one<K: Part>(&self, store: &Store<K>, wanted: K) -> Result<K, ApplyError> {
+        // Boxed: it holds a whole object several times over.
+        Box::pin(self.put(cached(store, &self.namespace(), &wanted.name_any()), wanted)).await
+    }
+
+    /// Makes the live object as it is wanted.
+    async fn put<K: Part>(&self, live: Option<Arc<K>>, mut wanted: K) -> Result<K, ApplyError> {
         let name = wanted.name_any();
-        let live = cached(store, &self.namespace(), &name);
         if let Some(live) = live.as_deref() {
             if !self.owns(live) {
                 return Err(ApplyError::NameTaken { kind: K::KIND, name });
@@ -193,16 +270,20 @@ impl Applier<'_> {
                 && live.meta().deletion_timestamp.is_none()
                 && !kept.contains(&live.name_any())
         });
-        let api: Api<K> = self.ctx.api(&namespace);
         for live in stale {
-            let name = live.name_any();
-            let same = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
-            let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
-            match api.delete(&name, &params).await {
-                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
-                Err(source) => return Err(ApplyError::NotPruned { kind: K::KIND, name, source }),
-                Ok(_) => self.ctx.metrics.write(K::KIND, "deleted"),
-            }
+            self.delete(live.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete<K: Part>(&self, live: &K) -> Result<(), ApplyError> {
+        let (api, name): (Api<K>, _) = (self.ctx.api(&self.namespace()), live.name_any());
+        let same = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+        match api.delete(&name, &params).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+            Err(source) => return Err(ApplyError::NotPruned { kind: K::KIND, name, source }),
+            Ok(_) => self.ctx.metrics.write(K::KIND, "deleted"),
         }
         Ok(())
     }

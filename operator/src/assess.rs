@@ -17,6 +17,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// The first object that could not be put in place, and why.
     pub failure: Option<Fault>,
+    /// Why the shop is not watched as it should be: it sells all the same.
+    pub monitoring: Option<Fault>,
     pub api: Option<Deployment>,
     pub worker: Option<Deployment>,
     /// Since which generations they are as they were built, see [`rollout::Built`].
@@ -201,6 +203,9 @@ fn degraded(outcome: &Outcome, parts: &[&Condition]) -> Condition {
     }
     if let Some(failure) = &outcome.failure {
         return fault(failure);
+    }
+    if let Some(unwatched) = &outcome.monitoring {
+        return fault(unwatched);
     }
     let failed = progressing(outcome);
     if failed.reason == Reason::RolloutFailed {

@@ -37,6 +37,7 @@ pub enum Reason {
     ApplyFailed,
     ApplyForbidden,
     NameTaken,
+    CrdMissing,
     NotReadYet,
     Readable,
     QueueUnreachable,

@@ -91,6 +91,8 @@ pub struct Memory {
     pub faults: u32,
     /// Since when the queue of a shop that is being deleted has been empty.
     pub empty_since: Option<Timestamp>,
+    /// That there is no `ServiceMonitor`: nobody else makes one.
+    pub is_unmonitored: bool,
     pub api: Built,
     pub worker: Built,
     /// The last event's note for each reason, and who counts it.

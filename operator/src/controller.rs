@@ -72,7 +72,7 @@ pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<A
     } else {
         Box::pin(pass(&shop, &ctx)).await
     };
-    let overtaken = matches!(&result, Err(ReconcileError::Report(report)) if report.is_conflict());
+    let overtaken = result.as_ref().is_err_and(ReconcileError::is_behind);
     ctx.metrics.reconciled(started.elapsed().as_secs_f64(), result.is_ok() || overtaken);
     if result.is_ok() {
         ctx.remembered(&uid, |memory| memory.failures = 0);
@@ -208,21 +208,30 @@ async fn write(
         return Err(fault.clone().into());
     }
     keys::ensure(ctx, shop, valid).await.map_err(|error| failed_for(error.reason(), &error))?;
-    let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(|error| {
-        match &error {
-            ApplyError::Behind { .. } => Halt::Behind(error),
-            ApplyError::NameTaken { .. } => failed_for(Reason::NameTaken, &error).into(),
-            refused if refused.is_forbidden() => {
-                let fault = failed_for(Reason::ApplyForbidden, &error);
-                let advice = "where a right is missing, upgrade the operator's release: its chart grants it";
-                Fault { message: format!("{}; {advice}", fault.message), ..fault }.into()
-            }
-            _ => failed_for(Reason::ApplyFailed, &error).into(),
-        }
-    })?;
+    let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(halted)?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
+    let monitored = Box::pin(apply::monitor(ctx, shop, applied.service_monitor)).await;
+    outcome.monitoring = match monitored.map_err(halted) {
+        Ok(()) => None,
+        Err(Halt::Fault(fault)) => Some(fault),
+        Err(behind) => return Err(behind),
+    };
     outcome.rotation = keys::rotate(ctx, shop, valid).await;
     Ok(())
+}
+
+fn halted(error: ApplyError) -> Halt {
+    match &error {
+        ApplyError::Behind { .. } => Halt::Behind(error),
+        ApplyError::NameTaken { .. } => failed_for(Reason::NameTaken, &error).into(),
+        ApplyError::NoServiceMonitors => failed_for(Reason::CrdMissing, &error).into(),
+        refused if refused.is_forbidden() => {
+            let fault = failed_for(Reason::ApplyForbidden, &error);
+            let advice = "where a right is missing, upgrade the operator's release: its chart grants it";
+            Fault { message: format!("{}; {advice}", fault.message), ..fault }.into()
+        }
+        _ => failed_for(Reason::ApplyFailed, &error).into(),
+    }
 }
 
 /// Why a queue is not to be touched.
@@ -257,12 +266,7 @@ async fn manage(ctx: &Context, valid: &ValidatedShop) -> QueueHealth {
 
 /// Where a shop's queue is.
 pub fn place(shop: &ValidatedShop) -> Place<'_> {
-    Place {
-        uid: &shop.owner.uid,
-        namespace: &shop.namespace,
-        queue: &shop.spec.queue,
-        credentials: shop.spec.aws.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str()),
-    }
+    Place::new(&shop.owner.uid, &shop.namespace, &shop.spec)
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> Fault {

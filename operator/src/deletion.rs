@@ -110,8 +110,7 @@ pub async fn step(ctx: &Context, shop: &ShopDeployment) -> Result<Step, Deletion
         return Ok(waiting(Reason::Deleting, "the api is being stopped".to_owned(), SOON));
     }
     let (namespace, uid) = (shop.namespace().unwrap_or_default(), shop.uid().unwrap_or_default());
-    let credentials = shop.spec.aws.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str());
-    let place = Place { uid: &uid, namespace: &namespace, queue, credentials };
+    let place = Place::new(&uid, &namespace, &shop.spec);
     let owner = format!("{namespace}/{}", shop.name_any());
     match drain(ctx, shop, (&place, name, &owner)).await {
         Ok(None) => {

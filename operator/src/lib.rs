@@ -15,6 +15,7 @@ pub mod deletion;
 pub mod fetch;
 pub mod keys;
 pub mod lease;
+pub mod manual;
 pub mod metrics;
 pub mod names;
 pub mod queue;
@@ -33,10 +34,13 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn the_checked_in_crd_is_the_types_own() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/shopdeployments.yaml");
-        let found = std::fs::read_to_string(path).unwrap();
-        assert!(found == super::crd_yaml().unwrap(), "run `cargo run --bin crdgen`");
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("crds/shopdeployments.yaml", crate::crd_yaml().unwrap())]
+    #[case("docs/shopdeployment.md", crate::manual::manual().unwrap())]
+    fn what_is_checked_in_is_the_types_own(#[case] path: &str, #[case] wanted: String) {
+        let found = std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert!(found == wanted, "{path} differs from operator/src/crd: run `cargo run --bin crdgen`");
     }
 }

@@ -32,6 +32,8 @@ pub const VERSION: &str = "app.kubernetes.io/version";
 pub const APP: &str = "xhipment";
 
 pub const KEYS_FILE: &str = "keys.json";
+/// How the names of FIFO queues end.
+pub const FIFO: &str = ".fifo";
 
 /// The two kinds of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +74,17 @@ pub fn keys_secret(shop: &str) -> String {
     format!("{shop}-keys")
 }
 
-/// Name of a Managed queue's dead-letter queue.
+/// Name of a Managed queue's dead-letter queue, which is of the same kind. Also of a URL that ends in the name.
 pub fn dead_letter_queue(queue: &str) -> String {
-    format!("{queue}-dlq")
+    match queue.strip_suffix(FIFO) {
+        Some(name) => format!("{name}-dlq{FIFO}"),
+        None => format!("{queue}-dlq"),
+    }
+}
+
+/// Name of what Prometheus finds the shop's pods by.
+pub fn metrics(shop: &str) -> String {
+    format!("{shop}-metrics")
 }
 
 /// The version in an image reference: its tag, or the start of its digest. Always the value of a label.
@@ -114,6 +124,14 @@ mod tests {
     fn a_version_that_is_cut_is_still_a_labels_value() {
         let tag = format!("{}-{}", "x".repeat(62), "y".repeat(60));
         assert_eq!(image_version(&format!("api:{tag}")), "x".repeat(62));
+    }
+
+    #[rstest]
+    #[case("orders", "orders-dlq")]
+    #[case("orders.fifo", "orders-dlq.fifo")]
+    #[case("http://sqs/1/orders.fifo", "http://sqs/1/orders-dlq.fifo")]
+    fn dead_letters_of_a_fifo_queue_are_in_one_too(#[case] queue: &str, #[case] dead: &str) {
+        assert_eq!(dead_letter_queue(queue), dead);
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> 
     let underway = conditions.iter().any(|c| matches!(c.reason, Reason::RolloutInProgress | Reason::NotAvailable));
     let shared = outcome.faults.iter().any(|fault| fault.reason == Reason::QueueInUse);
     let failed = outcome.failure.is_some()
+        || outcome.monitoring.is_some()
         || outcome.faults.is_empty() && conditions.iter().any(|c| c.kind == Kind::QueueReadable && c.is_bad());
     let candidates = [
         wait,

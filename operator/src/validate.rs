@@ -150,6 +150,9 @@ pub fn needed_secrets(spec: &ShopDeploymentSpec) -> Vec<(&'static str, String, V
         let keys = ["accessKeyId", "secretAccessKey"].map(str::to_owned).to_vec();
         needed.push(("aws.credentialsSecretRef", secret.name.clone(), keys));
     }
+    if let Some(ca) = &spec.ca_secret_ref {
+        needed.push(("caSecretRef", ca.name.clone(), vec![ca.key.clone()]));
+    }
     if let Some(secret) = &spec.auth.staff_secret_ref {
         needed.push(("auth.staffSecretRef", secret.name.clone(), ["email", "password"].map(str::to_owned).to_vec()));
     }

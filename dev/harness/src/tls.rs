@@ -58,9 +58,14 @@ impl TlsFront {
         let (mongodb, redis) = (servers.mongodb_uri.expose_secret(), servers.redis_url.expose_secret());
         let mongodb = format!("{}&tls=true", self.through(mongodb).await?);
         let redis = self.through(redis).await?.replacen("redis:", "rediss:", 1);
-        let sqs = self.through(&servers.sqs_endpoint).await?.replacen("http:", "https:", 1);
+        let sqs = self.https(&servers.sqs_endpoint).await?;
         let ses_endpoint = servers.ses_endpoint.clone();
         Ok(Servers { mongodb_uri: mongodb.into(), redis_url: redis.into(), sqs_endpoint: sqs, ses_endpoint })
+    }
+
+    /// The address of a server of plain HTTP behind TLS.
+    pub async fn https(&self, url: &str) -> anyhow::Result<String> {
+        Ok(self.through(url).await?.replacen("http:", "https:", 1))
     }
 
     /// The URL with the address of a front in place of its server's.

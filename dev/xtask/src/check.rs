@@ -63,7 +63,7 @@ fn cargo(context: &Context, args: &[&str]) -> Result<()> {
 
 fn generated(context: &Context) -> Result<()> {
     cargo(context, &["run", "--locked", "--quiet", "--bin", "crdgen", "--", "--check"])
-        .context("crds/ differs from operator/src/crd: run `cargo run --bin crdgen`")
+        .context("crds/ or docs/shopdeployment.md differs from operator/src/crd: run `cargo run --bin crdgen`")
 }
 
 /// Both charts with the values that `up` gives them, and the operator's with all that can be asked for besides.

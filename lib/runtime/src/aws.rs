@@ -10,7 +10,7 @@ use aws_smithy_http_client::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::trust::PrivateCa;
+use crate::trust::{Certificates, PrivateCa};
 
 /// Where one AWS service is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +32,35 @@ pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
 
 /// An SQS client that trusts a private CA as well as the public ones.
 pub async fn sqs_trusting(service: &Service, ca: Option<&PrivateCa>) -> aws_sdk_sqs::Client {
-    let config = load(service, SQS_ATTEMPT).await;
-    let Some(tls) = ca.and_then(trusting) else { return aws_sdk_sqs::Client::new(&config) };
-    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https();
-    aws_sdk_sqs::Client::from_conf(aws_sdk_sqs::config::Builder::from(&config).http_client(client).build())
+    sqs_as(service, &Access { key: None, ca: ca.map(PrivateCa::certificates) }).await
+}
+
+/// How a client shows itself and whom it trusts, where that is not the process's own way.
+#[derive(Debug, Default)]
+pub struct Access<'a> {
+    /// Key id and key, in place of the process's ambient credentials.
+    pub key: Option<(&'a SecretString, &'a SecretString)>,
+    /// A private CA, besides the public ones.
+    pub ca: Option<&'a Certificates>,
+}
+
+/// An SQS client with credentials or a CA of its own.
+pub async fn sqs_as(service: &Service, access: &Access<'_>) -> aws_sdk_sqs::Client {
+    let mut config = aws_sdk_sqs::config::Builder::from(&load(service, SQS_ATTEMPT).await);
+    if let Some((id, key)) = access.key {
+        let key = Credentials::new(id.expose_secret(), key.expose_secret(), None, None, "secret");
+        config = config.credentials_provider(key);
+    }
+    if let Some(tls) = access.ca.and_then(trusting) {
+        let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https();
+        config = config.http_client(client);
+    }
+    aws_sdk_sqs::Client::from_conf(config.build())
 }
 
 /// An SQS client that signs with a key of its own, in place of the process's ambient credentials.
 pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &SecretString) -> aws_sdk_sqs::Client {
-    let credentials = Credentials::new(key_id.expose_secret(), key.expose_secret(), None, None, "secret");
-    let config = load(service, SQS_ATTEMPT).await;
-    let config = aws_sdk_sqs::config::Builder::from(&config).credentials_provider(credentials).build();
-    aws_sdk_sqs::Client::from_conf(config)
+    sqs_as(service, &Access { key: Some((key_id, key)), ca: None }).await
 }
 
 /// What a receive of up to 20 s changes in its client: one attempt, which may take that long.
@@ -60,7 +77,7 @@ pub async fn ses(service: &Service) -> aws_sdk_ses::Client {
 }
 
 /// None only if the context cannot be built, which the certificates' check has ruled out.
-fn trusting(ca: &PrivateCa) -> Option<TlsContext> {
+fn trusting(ca: &Certificates) -> Option<TlsContext> {
     let trusted = TrustStore::default().with_pem_certificate(ca.pem());
     TlsContext::builder().with_trust_store(trusted).build().ok()
 }

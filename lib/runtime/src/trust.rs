@@ -16,24 +16,39 @@ pub enum TrustError {
     NoCertificate { path: PathBuf },
 }
 
+/// Certificates as PEM, each one that can be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates(Vec<u8>);
+
+impl Certificates {
+    /// None where there is no certificate, or one that cannot be used.
+    pub fn parse(pem: Vec<u8>) -> Option<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.ok()?).ok()?;
+        }
+        (!roots.is_empty()).then_some(Self(pem))
+    }
+
+    pub fn pem(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The certificates of a private CA. Cheap to hand around by reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateCa {
     path: PathBuf,
-    pem: Vec<u8>,
+    certificates: Certificates,
 }
 
 impl PrivateCa {
     /// Reads the file; every certificate in it must be one that can be trusted.
     pub fn load(path: &Path) -> Result<Self, TrustError> {
         let pem = std::fs::read(path).map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
-        let no_certificate = || TrustError::NoCertificate { path: path.to_owned() };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|_| no_certificate())?;
-            roots.add(certificate).map_err(|_| no_certificate())?;
-        }
-        if roots.is_empty() { Err(no_certificate()) } else { Ok(Self { path: path.to_owned(), pem }) }
+        let certificates = Certificates::parse(pem);
+        let certificates = certificates.ok_or_else(|| TrustError::NoCertificate { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), certificates })
     }
 
     /// Where it was read from, for clients that read it themselves.
@@ -41,9 +56,13 @@ impl PrivateCa {
         &self.path
     }
 
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
     /// The certificates as PEM.
     pub fn pem(&self) -> &[u8] {
-        &self.pem
+        self.certificates.pem()
     }
 }
 

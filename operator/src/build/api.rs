@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-        core::v1::{
-            ConfigMap, Container, PodSpec, SecretVolumeSource, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
-        },
+        core::v1::{ConfigMap, Container, PodSpec, SecretVolumeSource, Service, ServicePort, ServiceSpec, Volume},
         networking::v1::{
             HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
             IngressSpec, IngressTLS, ServiceBackendPort,
@@ -27,8 +25,9 @@ use crate::{
 
 pub const HTTP_PORT: i32 = 3000;
 const KEYS_PATH: &str = "/etc/xhipment/keys";
-/// On SIGTERM the api goes on answering for some seconds, with `Connection: close`. A preStop hook would only hide the signal.
-const GRACE_SECONDS: i64 = 30;
+/// On SIGTERM the api goes on answering for settings.drainSeconds, with `Connection: close`; a preStop hook would only hide
+/// the signal. What is in flight then has 20 s more, and the process some to end.
+const AFTER_DRAIN_SECONDS: i64 = 25;
 
 pub fn deployment(shop: &ValidatedShop, config: &ConfigMap) -> Deployment {
     let parts = Parts {
@@ -38,7 +37,7 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap) -> Deployment {
         resources: pod::resources(&shop.spec.api.resources, ("50m", "64Mi"), ("2", "256Mi")),
         pod: &shop.spec.api.pod,
         extra_env: &shop.spec.api.env,
-        grace_seconds: GRACE_SECONDS,
+        grace_seconds: i64::from(shop.spec.settings.drain_seconds) + AFTER_DRAIN_SECONDS,
     };
     let spec = PodSpec {
         init_containers: Some(vec![migrate(shop, &parts)]),
@@ -98,26 +97,13 @@ fn migrate(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
 fn with_keys(mut container: Container) -> Container {
     let file = format!("{KEYS_PATH}/{}", names::KEYS_FILE);
     container.env.get_or_insert_default().push(pod::plain("SHOP_AUTH_KEYS_FILE", &file));
-    container.volume_mounts = Some(vec![VolumeMount {
-        name: "keys".to_owned(),
-        mount_path: KEYS_PATH.to_owned(),
-        read_only: Some(true),
-        ..VolumeMount::default()
-    }]);
+    container.volume_mounts.get_or_insert_default().push(pod::mount("keys", KEYS_PATH));
     container
 }
 
 fn keys_volume(shop: &ValidatedShop) -> Volume {
-    Volume {
-        name: "keys".to_owned(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(shop.keys_secret.clone()),
-            // The group is the pods' own.
-            default_mode: Some(0o440),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
+    let source = SecretVolumeSource { secret_name: Some(shop.keys_secret.clone()), ..SecretVolumeSource::default() };
+    pod::secret_volume("keys", source)
 }
 
 pub fn service(shop: &ValidatedShop) -> Service {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::metadata;
-use crate::{crd::LogLevel, names::Component, validate::ValidatedShop};
+use crate::{
+    crd::{Auth, LogLevel},
+    names::Component,
+    validate::ValidatedShop,
+};
 
 pub struct Config {
     pub api: ConfigMap,
@@ -36,16 +40,23 @@ fn common(shop: &ValidatedShop) -> Vec<(&'static str, String)> {
     data.extend(queue.name.clone().map(|name| ("SHOP_SQS_QUEUE_NAME", name)));
     data.extend(queue.url.clone().map(|url| ("SHOP_SQS_QUEUE_URL", url)));
     data.extend(queue.endpoint.clone().map(|endpoint| ("SHOP_SQS_ENDPOINT", endpoint)));
+    let tracing = &spec.settings.tracing;
+    data.push(("OTEL_TRACES_SAMPLER_ARG", tracing.sample_ratio.to_string()));
+    data.extend(tracing.otlp_endpoint.clone().map(|endpoint| ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)));
     data
 }
 
 fn api(shop: &ValidatedShop) -> Vec<(&'static str, String)> {
-    let (spec, settings) = (&shop.spec, &shop.spec.settings);
+    let (mail, settings) = (&shop.spec.mail, &shop.spec.settings);
     let mut data = vec![
-        ("SHOP_MAIL_FROM", spec.mail.from.clone()),
-        ("SHOP_MAIL_PER_SECOND", spec.mail.per_second.to_string()),
-        ("SHOP_SES_REGION", spec.mail.region.clone()),
-        ("SHOP_ACCESS_TOKEN_MINUTES", spec.auth.access_token_minutes.to_string()),
+        ("SHOP_MAIL_FROM", mail.from.clone()),
+        ("SHOP_MAIL_PER_SECOND", mail.per_second.to_string()),
+        ("SHOP_MAIL_MAX_ATTEMPTS", mail.max_attempts.to_string()),
+        ("SHOP_SES_REGION", mail.region.clone()),
+        ("SHOP_CANCEL_WINDOW_MINUTES", settings.cancel_window_minutes.to_string()),
+        ("SHOP_MAX_EVENT_STREAMS", settings.max_event_streams.to_string()),
+        ("SHOP_REQUEST_TIMEOUT_SECONDS", settings.request_timeout_seconds.to_string()),
+        ("SHOP_DRAIN_SECONDS", settings.drain_seconds.to_string()),
         ("SHOP_COOKIE_SECURE", settings.cookie_secure.to_string()),
         ("SHOP_PASSWORD_MIN_LENGTH", settings.password_min_length.to_string()),
         ("SHOP_LIMIT_AUTH_PER_15_MINUTES", settings.limits.auth_per15_minutes.to_string()),
@@ -53,7 +64,8 @@ fn api(shop: &ValidatedShop) -> Vec<(&'static str, String)> {
         ("SHOP_LIMIT_READS_PER_MINUTE", settings.limits.reads_per_minute.to_string()),
         ("SHOP_LIMIT_ADDRESS_PER_MINUTE", settings.limits.address_per_minute.to_string()),
     ];
-    data.extend(spec.mail.endpoint.clone().map(|endpoint| ("SHOP_SES_ENDPOINT", endpoint)));
+    data.extend(auth(&shop.spec.auth));
+    data.extend(mail.endpoint.clone().map(|endpoint| ("SHOP_SES_ENDPOINT", endpoint)));
     if !settings.trusted_proxies.is_empty() {
         data.push(("SHOP_TRUSTED_PROXIES", settings.trusted_proxies.join(",")));
     }
@@ -63,10 +75,25 @@ fn api(shop: &ValidatedShop) -> Vec<(&'static str, String)> {
     data
 }
 
+fn auth(auth: &Auth) -> Vec<(&'static str, String)> {
+    let argon2 = &auth.argon2;
+    let mut data = vec![
+        ("SHOP_ACCESS_TOKEN_MINUTES", auth.access_token_minutes.to_string()),
+        ("SHOP_ARGON2_MEMORY_KIB", argon2.memory_kib.to_string()),
+        ("SHOP_ARGON2_PASSES", argon2.passes.to_string()),
+        ("SHOP_ARGON2_LANES", argon2.lanes.to_string()),
+    ];
+    data.extend(argon2.workers.map(|workers| ("SHOP_PASSWORD_WORKERS", workers.to_string())));
+    data.extend(auth.password_reset_url.clone().map(|url| ("SHOP_PASSWORD_RESET_URL", url)));
+    data
+}
+
 fn worker(shop: &ValidatedShop) -> Vec<(&'static str, String)> {
     let (worker, queue) = (&shop.spec.worker, &shop.spec.queue);
     vec![
         ("SHOP_WORKER_CONCURRENCY", worker.concurrency.to_string()),
+        ("SHOP_WORKER_PREFETCH", worker.prefetch.to_string()),
+        ("SHOP_WORKER_BATCH_SIZE", worker.batch_size.to_string()),
         ("SHOP_WORKER_MAX_PROCESSING_SECONDS", worker.max_processing_seconds.to_string()),
         ("SHOP_SQS_VISIBILITY_SECONDS", queue.visibility_timeout_seconds.to_string()),
         ("SHOP_SQS_MAX_RECEIVE_COUNT", queue.dead_letter.max_receive_count.to_string()),
@@ -82,3 +109,6 @@ fn log_level(level: LogLevel) -> &'static str {
         LogLevel::Trace => "trace",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod api;
 mod config;
+mod monitoring;
 mod network;
 mod pod;
 mod worker;
@@ -24,6 +25,7 @@ use kube::Resource;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+pub use monitoring::ServiceMonitor;
 pub use pod::RESERVED_ENV;
 
 use crate::{
@@ -49,6 +51,8 @@ pub struct Resources<Stage> {
     pub ingress: Option<Ingress>,
     pub worker: Deployment,
     pub budgets: Vec<PodDisruptionBudget>,
+    pub metrics_service: Option<Service>,
+    pub service_monitor: Option<ServiceMonitor>,
     pub stage: PhantomData<Stage>,
 }
 
@@ -71,6 +75,8 @@ pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
         budgets: both(|component| sealed(budget(shop, component))),
         api,
         config_maps: vec![sealed(config.api), sealed(config.worker)],
+        metrics_service: monitoring::service(shop).map(sealed),
+        service_monitor: monitoring::service_monitor(shop).map(sealed),
         stage: PhantomData,
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMap, ConfigMapEnvSource, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource,
-        HTTPGetAction, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-        SeccompProfile, SecretKeySelector, SecurityContext, ServiceAccount, Toleration, TopologySpreadConstraint,
+        HTTPGetAction, KeyToPath, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+        ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, ServiceAccount,
+        Toleration, TopologySpreadConstraint, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -17,13 +18,14 @@ use k8s_openapi::{
 
 use super::{fingerprint, metadata};
 use crate::{
-    crd::{self, Pod, PullPolicy, Resources},
+    crd::{self, CaSecretRef, Pod, PullPolicy, Resources, TopologySpread, WhenUnsatisfiable},
     names::{self, Component},
     validate::{Digest, ValidatedShop},
 };
 
 /// Variables that the operator itself puts into the containers.
-pub const RESERVED_ENV: [&str; 8] = [
+pub const RESERVED_ENV: [&str; 9] = [
+    "SHOP_CA_FILE",
     "SHOP_MONGODB_URI",
     "SHOP_REDIS_URL",
     "AWS_ACCESS_KEY_ID",
@@ -35,7 +37,10 @@ pub const RESERVED_ENV: [&str; 8] = [
 ];
 
 const NON_ROOT: i64 = 65532;
-const OPS_PORT: i32 = 9090;
+pub const OPS: &str = "ops";
+pub const OPS_PORT: i32 = 9090;
+const CA_PATH: &str = "/etc/xhipment/ca";
+const CA_FILE: &str = "ca.crt";
 
 /// What the two components' pods differ in.
 pub struct Parts<'a> {
@@ -56,7 +61,10 @@ pub fn service_account(shop: &ValidatedShop, component: Component) -> ServiceAcc
 }
 
 /// The pod template around one main container; the component adds to the container and the volumes.
-pub fn template(shop: &ValidatedShop, parts: &Parts<'_>, spec: PodSpec) -> PodTemplateSpec {
+pub fn template(shop: &ValidatedShop, parts: &Parts<'_>, mut spec: PodSpec) -> PodTemplateSpec {
+    if let Some(ca) = &shop.spec.ca_secret_ref {
+        spec.volumes.get_or_insert_default().push(ca_volume(ca));
+    }
     let mut labels = parts.component.selector(&shop.name);
     labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
     labels.insert(names::VERSION.to_owned(), names::image_version(&parts.image));
@@ -74,11 +82,12 @@ pub fn template(shop: &ValidatedShop, parts: &Parts<'_>, spec: PodSpec) -> PodTe
             enable_service_links: Some(false),
             image_pull_secrets: pull_secrets(shop),
             node_selector: (!parts.pod.node_selector.is_empty()).then(|| parts.pod.node_selector.clone()),
+            affinity: parts.pod.affinity.clone(),
             tolerations: tolerations(parts.pod),
             priority_class_name: parts.pod.priority_class_name.clone(),
             security_context: Some(pod_security()),
             termination_grace_period_seconds: Some(parts.grace_seconds),
-            topology_spread_constraints: Some(vec![spread(shop, parts.component)]),
+            topology_spread_constraints: Some(spread(shop, parts)),
             ..spec
         }),
     }
@@ -94,7 +103,8 @@ pub fn container(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
             config_map_ref: Some(ConfigMapEnvSource { name: parts.component.object_name(&shop.name), optional: None }),
             ..EnvFromSource::default()
         }]),
-        ports: Some(vec![port("ops", OPS_PORT)]),
+        ports: Some(vec![port(OPS, OPS_PORT)]),
+        volume_mounts: shop.spec.ca_secret_ref.as_ref().map(|_| vec![mount("ca", CA_PATH)]),
         // A container that ended says why in the pod's status: in its last words, which hold no secret.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         resources: Some(parts.resources.clone()),
@@ -109,6 +119,33 @@ pub fn container(shop: &ValidatedShop, parts: &Parts<'_>) -> Container {
 
 pub fn port(name: &str, number: i32) -> ContainerPort {
     ContainerPort { name: Some(name.to_owned()), container_port: number, ..ContainerPort::default() }
+}
+
+/// Files of a Secret, read-only.
+pub fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+pub fn secret_volume(name: &str, source: SecretVolumeSource) -> Volume {
+    // Readable by the group, which is the pods' own.
+    let source = SecretVolumeSource { default_mode: Some(0o440), ..source };
+    Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
+}
+
+/// One key of the Secret under one name: the shop's setting never changes with the key's.
+fn ca_volume(ca: &CaSecretRef) -> Volume {
+    let item = KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), ..KeyToPath::default() };
+    let source = SecretVolumeSource {
+        secret_name: Some(ca.name.clone()),
+        items: Some(vec![item]),
+        ..SecretVolumeSource::default()
+    };
+    secret_volume("ca", source)
 }
 
 /// Requests and limits, with defaults where the owner says nothing.
@@ -131,6 +168,9 @@ fn env(shop: &ValidatedShop, parts: &Parts<'_>) -> Vec<EnvVar> {
     let mut env = vec![from_secret("SHOP_MONGODB_URI", &mongodb.name, &mongodb.key)];
     if let Some(redis) = &spec.redis {
         env.push(from_secret("SHOP_REDIS_URL", &redis.url_secret_ref.name, &redis.url_secret_ref.key));
+    }
+    if spec.ca_secret_ref.is_some() {
+        env.push(plain("SHOP_CA_FILE", &format!("{CA_PATH}/{CA_FILE}")));
     }
     if let Some(aws) = &spec.aws.credentials_secret_ref {
         env.push(from_secret("AWS_ACCESS_KEY_ID", &aws.name, "accessKeyId"));
@@ -164,6 +204,7 @@ fn secrets(shop: &ValidatedShop, component: Component) -> Vec<Option<&Digest>> {
     read.extend(spec.redis.as_ref().map(|redis| (&redis.url_secret_ref.name, redis.url_secret_ref.key.as_str())));
     let aws = spec.aws.credentials_secret_ref.iter();
     read.extend(aws.flat_map(|secret| [(&secret.name, "accessKeyId"), (&secret.name, "secretAccessKey")]));
+    read.extend(spec.ca_secret_ref.as_ref().map(|ca| (&ca.name, ca.key.as_str())));
     if component == Component::Api {
         let staff = spec.auth.staff_secret_ref.iter();
         read.extend(staff.flat_map(|secret| [(&secret.name, "email"), (&secret.name, "password")]));
@@ -172,7 +213,7 @@ fn secrets(shop: &ValidatedShop, component: Component) -> Vec<Option<&Digest>> {
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {
-    let port = IntOrString::String("ops".to_owned());
+    let port = IntOrString::String(OPS.to_owned());
     Probe {
         http_get: Some(HTTPGetAction { path: Some(path.to_owned()), port, ..HTTPGetAction::default() }),
         period_seconds: Some(period),
@@ -202,17 +243,24 @@ pub fn container_security() -> SecurityContext {
     }
 }
 
-fn spread(shop: &ValidatedShop, component: Component) -> TopologySpreadConstraint {
-    TopologySpreadConstraint {
-        max_skew: 1,
-        topology_key: "kubernetes.io/hostname".to_owned(),
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(component.selector(&shop.name)),
-            ..LabelSelector::default()
-        }),
+/// As the owner says, or else over the nodes.
+fn spread(shop: &ValidatedShop, parts: &Parts<'_>) -> Vec<TopologySpreadConstraint> {
+    let selector =
+        LabelSelector { match_labels: Some(parts.component.selector(&shop.name)), ..LabelSelector::default() };
+    let constraint = |wanted: &TopologySpread| TopologySpreadConstraint {
+        max_skew: wanted.max_skew,
+        topology_key: wanted.topology_key.clone(),
+        when_unsatisfiable: format!("{:?}", wanted.when_unsatisfiable),
+        label_selector: Some(selector.clone()),
         ..TopologySpreadConstraint::default()
-    }
+    };
+    let over_nodes = TopologySpread {
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        max_skew: 1,
+        when_unsatisfiable: WhenUnsatisfiable::ScheduleAnyway,
+    };
+    let wanted = &parts.pod.topology_spread;
+    if wanted.is_empty() { vec![constraint(&over_nodes)] } else { wanted.iter().map(constraint).collect() }
 }
 
 fn pull_secrets(shop: &ValidatedShop) -> Option<Vec<LocalObjectReference>> {
@@ -224,9 +272,9 @@ fn pull_secrets(shop: &ValidatedShop) -> Option<Vec<LocalObjectReference>> {
 fn tolerations(pod: &Pod) -> Option<Vec<Toleration>> {
     let tolerations = pod.tolerations.iter().map(|toleration| Toleration {
         key: toleration.key.clone(),
-        operator: toleration.operator.clone(),
+        operator: Some(format!("{:?}", toleration.operator)),
         value: toleration.value.clone(),
-        effect: toleration.effect.clone(),
+        effect: toleration.effect.map(|effect| format!("{effect:?}")),
         toleration_seconds: toleration.toleration_seconds,
     });
     (!pod.tolerations.is_empty()).then(|| tolerations.collect())

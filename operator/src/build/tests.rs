@@ -18,10 +18,13 @@ fn full() -> ValidatedShop {
     let patch = json!({ "spec": {
         "images": { "api": "r.example/api:2", "worker": "r.example/worker:2", "pullSecrets": [{ "name": "pull" }] },
         "redis": { "urlSecretRef": { "name": "redis" } },
-        "queue": { "endpoint": "http://shop-sqs:9324", "management": "Managed", "deletionPolicy": "Delete" },
+        "caSecretRef": { "name": "ca" },
+        "queue": { "name": "orders.fifo", "fifo": true, "endpoint": "http://shop-sqs:9324", "management": "Managed", "deletionPolicy": "Delete" },
         "mail": { "endpoint": "http://shop-ses:8005", "perSecond": 300 },
         "aws": { "credentialsSecretRef": { "name": "aws" } },
-        "auth": { "staffSecretRef": { "name": "staff" } },
+        "auth": { "staffSecretRef": { "name": "staff" }, "argon2": { "memoryKib": 65536, "workers": 2 },
+                  "passwordResetUrl": "https://shop.example.com/reset?token={token}" },
+        "monitoring": { "serviceMonitor": true, "labels": { "release": "prometheus" } },
         "api": {
             "replicas": 2,
             "resources": { "limits": { "memory": "512Mi" } },
@@ -29,22 +32,44 @@ fn full() -> ValidatedShop {
             "ingress": { "enabled": true, "className": "traefik", "host": "shop.example.com",
                          "tls": { "secretName": "tls" }, "annotations": { "a": "b" } },
             "pod": { "nodeSelector": { "disk": "ssd" }, "priorityClassName": "high",
-                     "tolerations": [{ "key": "x", "operator": "Exists" }] },
+                     "tolerations": [{ "key": "x", "operator": "Exists", "effect": "NoExecute" }],
+                     "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+                         { "topologyKey": "kubernetes.io/hostname",
+                           "labelSelector": { "matchLabels": { "app.kubernetes.io/component": "api" } } }] } },
+                     "topologySpread": [{ "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule" }] },
         },
-        "worker": { "concurrency": 2, "env": [{ "name": "SHOP_SIMULATED_WORK_MS", "value": "500" }] },
-        "settings": { "cookieSecure": false, "trustedProxies": ["10.0.0.0/8"], "corsOrigins": ["https://shop.example.com"] },
+        "worker": { "concurrency": 2, "prefetch": 1, "batchSize": 2, "env": [{ "name": "SHOP_SIMULATED_WORK_MS", "value": "500" }] },
+        "settings": { "drainSeconds": 10, "cancelWindowMinutes": 0, "cookieSecure": false,
+                      "tracing": { "otlpEndpoint": "http://collector:4318", "sampleRatio": 0.1 },
+                       "trustedProxies": ["10.0.0.0/8"], "corsOrigins": ["https://shop.example.com"] },
         "networkPolicy": { "ingressFrom": [{ "namespaceLabels": { "kubernetes.io/metadata.name": "traefik" } }],
                            "metricsFrom": [{ "podLabels": { "app": "prometheus" } }] },
     }});
-    let secrets =
-        [("mongodb", "uri"), ("redis", "url"), ("aws", "accessKeyId secretAccessKey"), ("staff", "email password")];
+    let secrets = [
+        ("mongodb", "uri"),
+        ("redis", "url"),
+        ("ca", "ca.crt"),
+        ("aws", "accessKeyId secretAccessKey"),
+        ("staff", "email password"),
+    ];
     validate(&shop(patch), &world(&secrets)).unwrap()
 }
 
 /// Everything in the order in which it is applied.
 fn all(resources: &Resources<Prepared>) -> Vec<Value> {
-    let Resources { service_accounts, config_maps, network_policies, api, service, ingress, worker, budgets, stage: _ } =
-        resources;
+    let Resources {
+        service_accounts,
+        config_maps,
+        network_policies,
+        api,
+        service,
+        ingress,
+        worker,
+        budgets,
+        metrics_service,
+        service_monitor,
+        stage: _,
+    } = resources;
     let mut objects = Vec::new();
     objects.extend(service_accounts.iter().map(value));
     objects.extend(config_maps.iter().map(value));
@@ -53,6 +78,8 @@ fn all(resources: &Resources<Prepared>) -> Vec<Value> {
     objects.extend(ingress.iter().map(value));
     objects.push(value(worker));
     objects.extend(budgets.iter().map(value));
+    objects.extend(metrics_service.iter().map(value));
+    objects.extend(service_monitor.iter().map(value));
     objects
 }
 

@@ -1,11 +1,11 @@
 //! Schema types that several parts of a ShopDeployment share.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What a Deployment would be refused for is refused here.
+const QUANTITY: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$";
 
 fn uri() -> String {
     "uri".to_owned()
@@ -13,6 +13,18 @@ fn uri() -> String {
 
 fn url() -> String {
     "url".to_owned()
+}
+
+fn ca() -> String {
+    "ca.crt".to_owned()
+}
+
+pub(super) fn region() -> String {
+    "ap-south-1".to_owned()
+}
+
+pub(super) fn yes() -> bool {
+    true
 }
 
 /// A Secret of the same namespace and the key in it that holds a connection URI.
@@ -39,9 +51,22 @@ pub struct UrlSecretRef {
     pub key: String,
 }
 
-/// An object of the same namespace, by name.
+/// A Secret of the same namespace and the key in it that holds certificates as PEM.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct CaSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret.
+    #[serde(default = "ca")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A Secret of the same namespace, by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct NameRef {
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -49,8 +74,10 @@ pub struct NameRef {
 /// One environment variable. For secrets use the typed fields, which take them from Secrets.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct EnvVar {
+    /// Its name. What the operator sets itself is refused: use the typed field.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
+    /// Its value.
     #[schemars(length(max = 4096))]
     pub value: String,
 }
@@ -66,52 +93,15 @@ pub struct Resources {
     pub limits: Amounts,
 }
 
+/// Amounts of both.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 pub struct Amounts {
-    /// Cores, such as 500m or 2.
+    /// Cores, such as 500m or 2. Left out: as said of resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 32, "pattern" = QUANTITY))]
     pub cpu: Option<Quantity>,
-    /// Bytes, such as 128Mi.
+    /// Bytes, such as 128Mi. Left out: as said of resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 32, "pattern" = QUANTITY))]
     pub memory: Option<Quantity>,
-}
-
-/// Where the pods may run.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Pod {
-    /// Labels that a node must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pods put up with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub tolerations: Vec<Toleration>,
-    /// Name of a PriorityClass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub priority_class_name: Option<String>,
-}
-
-/// A taint that is put up with: the same fields as a pod's own.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Toleration {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 317))]
-    pub key: Option<String>,
-    /// Exists or Equal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
-    pub operator: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub value: Option<String>,
-    /// NoSchedule, PreferNoSchedule or NoExecute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub effect: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub toleration_seconds: Option<i64>,
 }

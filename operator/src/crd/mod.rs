@@ -2,22 +2,36 @@
 //! Plain data; what is impossible to say in a schema is checked in `validate`.
 #![expect(clippy::doc_markdown, reason = "the descriptions are read in a terminal, without markup")]
 
+mod api;
+mod bounds;
 mod common;
-mod parts;
+mod identity;
+mod images;
+mod mail;
+mod network;
+mod pod;
+mod queue;
 mod scaling;
+mod settings;
 mod status;
+mod stores;
 
-pub use common::{Amounts, EnvVar, NameRef, Pod, Resources, Toleration, UriSecretRef, UrlSecretRef};
+pub use api::{Api, Ingress, IngressTls};
+pub use common::{Amounts, CaSecretRef, EnvVar, NameRef, Resources, UriSecretRef, UrlSecretRef};
+pub use identity::{Argon2, Auth, Aws};
+pub use images::{Images, PullPolicy};
 use kube::{CustomResource, KubeSchema};
-pub use parts::{
-    Api, Auth, Aws, DeadLetter, DeletionPolicy, Images, Ingress, IngressTls, Limits, LogLevel, Mail, Management,
-    MongoDb, NetworkPolicy, Peer, PullPolicy, Queue, Redis, Settings,
-};
+pub use mail::Mail;
+pub use network::{Monitoring, NetworkPolicy, Peer};
+pub use pod::{Pod, TaintEffect, Toleration, TolerationOperator, TopologySpread, WhenUnsatisfiable};
+pub use queue::{DeadLetter, DeletionPolicy, Management, Queue};
 pub use scaling::{Autoscaling, Failure, FailurePolicy, Mode, ScaleDown, Worker};
 use serde::{Deserialize, Serialize};
+pub use settings::{Limits, LogLevel, Settings, Tracing};
 pub use status::{
     AutoscalingStatus, KeyRotationStatus, MemoryStatus, PartStatus, QueueStatus, ShopDeploymentStatus, WorkerStatus,
 };
+pub use stores::{MongoDb, Redis};
 
 /// A shop: an api behind an ingress and workers on a queue, kept as described here by the shop operator.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -62,8 +76,14 @@ pub use status::{
 )]
 #[x_kube(validation = Rule::new("self.mongodb.database == oldSelf.mongodb.database")
     .message("mongodb.database cannot be changed: the orders would be left behind; create another shop instead"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.queue.name) || (has(self.queue.name) && self.queue.name == oldSelf.queue.name)")
+#[x_kube(validation = Rule::new("has(self.queue.name) == has(oldSelf.queue.name) && has(self.queue.url) == has(oldSelf.queue.url)")
+    .message("queue: name cannot be replaced by url, nor url by name: messages would be left behind; create another shop instead"))]
+#[x_kube(validation = Rule::new("!has(self.queue.name) || !has(oldSelf.queue.name) || self.queue.name == oldSelf.queue.name")
     .message("queue.name cannot be changed: its messages would be left behind; create another shop instead"))]
+#[x_kube(validation = Rule::new("!has(self.queue.url) || !has(oldSelf.queue.url) || self.queue.url == oldSelf.queue.url")
+    .message("queue.url cannot be changed: its messages would be left behind; create another shop instead"))]
+#[x_kube(validation = Rule::new("self.queue.fifo == oldSelf.queue.fifo")
+    .message("queue.fifo cannot be changed: it says what kind of queue there is; create another shop instead"))]
 #[serde(rename_all = "camelCase")]
 pub struct ShopDeploymentSpec {
     /// The container images. Left out: the ones that belong to the operator's version.
@@ -81,7 +101,12 @@ pub struct ShopDeploymentSpec {
     /// How the pods and the operator identify themselves to AWS. Left out: by the ambient identity.
     #[serde(default)]
     pub aws: Aws,
-    /// Signing keys, the staff account, token life.
+    /// Certificates of a private CA for MongoDB, Redis and SQS over TLS, for the pods and the operator. MongoDB and Redis must
+    /// then show a certificate of this CA, so a public one of theirs belongs in here too; for SQS it is trusted besides the
+    /// public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<CaSecretRef>,
+    /// Signing keys, the staff account, token life, passwords.
     #[serde(default)]
     pub auth: Auth,
     /// The HTTP service.
@@ -96,6 +121,9 @@ pub struct ShopDeploymentSpec {
     /// Who may connect to the pods.
     #[serde(default)]
     pub network_policy: NetworkPolicy,
+    /// What makes Prometheus read the pods' metrics.
+    #[serde(default)]
+    pub monitoring: Monitoring,
     /// Observe only: the operator goes on reporting, and changes nothing.
     #[serde(default)]
     pub paused: bool,
@@ -103,3 +131,6 @@ pub struct ShopDeploymentSpec {
     #[serde(default)]
     pub suspended: bool,
 }
+
+#[cfg(test)]
+mod tests;

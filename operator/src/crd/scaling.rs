@@ -4,7 +4,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{EnvVar, Pod, Resources};
+use super::{
+    common::{EnvVar, Resources},
+    pod::Pod,
+};
 
 /// The queue consumers.
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema, PartialEq)]
@@ -14,12 +17,25 @@ use super::common::{EnvVar, Pod, Resources};
 #[x_kube(validation = Rule::new("!has(self.replicas) || self.autoscaling.mode == 'Manual'")
     .message("worker: replicas (and kubectl scale) needs autoscaling.mode Manual; otherwise the operator chooses between \
               autoscaling.min and autoscaling.max"))]
+#[x_kube(validation = Rule::new("quantity(has(self.resources.requests.cpu) ? string(self.resources.requests.cpu) : '25m')\
+        .compareTo(quantity(has(self.resources.limits.cpu) ? string(self.resources.limits.cpu) : '1')) <= 0 \
+        && quantity(has(self.resources.requests.memory) ? string(self.resources.requests.memory) : '32Mi')\
+        .compareTo(quantity(has(self.resources.limits.memory) ? string(self.resources.limits.memory) : '128Mi')) <= 0")
+    .message("worker.resources: requests must not be above limits; left out, they are 25m and 32Mi, 1 and 128Mi"))]
 #[serde(rename_all = "camelCase")]
 pub struct Worker {
     /// Messages that one pod works on at once.
     #[serde(default = "Worker::concurrency")]
     #[schemars(range(min = 1, max = 1000))]
     pub concurrency: i32,
+    /// Messages that one pod holds beyond those in work. They wait hidden from other pods: only for a slow way to SQS.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub prefetch: i32,
+    /// Messages that are taken and decided together at most.
+    #[serde(default = "Worker::batch_size")]
+    #[schemars(range(min = 1, max = 10))]
+    pub batch_size: i32,
     /// Longest time that one message may take.
     #[serde(default = "Worker::max_processing_seconds")]
     #[schemars(range(min = 1, max = 3600))]
@@ -28,7 +44,7 @@ pub struct Worker {
     #[serde(default = "Worker::grace")]
     #[schemars(range(min = 31, max = 7200))]
     pub termination_grace_period_seconds: i32,
-    /// Number of pods, only with autoscaling.mode Manual. This is what `kubectl scale` sets.
+    /// Number of pods, only with autoscaling.mode Manual; left out in the other modes. This is what `kubectl scale` sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
@@ -53,6 +69,10 @@ impl Worker {
         10
     }
 
+    fn batch_size() -> i32 {
+        10
+    }
+
     fn max_processing_seconds() -> i32 {
         30
     }
@@ -66,6 +86,8 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             concurrency: Self::concurrency(),
+            prefetch: 0,
+            batch_size: Self::batch_size(),
             max_processing_seconds: Self::max_processing_seconds(),
             termination_grace_period_seconds: Self::grace(),
             replicas: None,
@@ -166,6 +188,7 @@ pub enum Mode {
     Recommend,
 }
 
+/// How pods are taken away.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleDown {
@@ -183,6 +206,7 @@ impl Default for ScaleDown {
     }
 }
 
+/// What to do when the queue cannot be read.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Failure {
@@ -191,7 +215,7 @@ pub struct Failure {
     pub after_seconds: i32,
     /// Hold: keep the pods there are. Static: the same, but have at least `replicas`. Neither takes a pod away.
     pub policy: FailurePolicy,
-    /// Fewest pods, with policy Static.
+    /// Fewest pods, with policy Static, which needs it. Left out with policy Hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,

@@ -5,6 +5,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bounds;
+
+/// What the operator reports. Numbers are written every 10 s at most; live ones are metrics.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ShopDeploymentStatus {
@@ -13,19 +16,23 @@ pub struct ShopDeploymentStatus {
     pub observed_generation: Option<i64>,
     /// Ready sums up; Progressing, Degraded and Paused say how; the others are about one part each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "bounds::bounded::<Vec<Condition>>", length(max = 16))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// Version of the api's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub version: Option<String>,
+    /// The api pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<PartStatus>,
+    /// The worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerStatus>,
+    /// The queue, as it was last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueStatus>,
+    /// What the scaler decided last, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
     /// The last rotation of the signing keys, asked for by the annotation shop.xhipment.io/rotate-keys.
@@ -46,7 +53,9 @@ pub struct KeyRotationStatus {
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct PartStatus {
+    /// Pods that are ready.
     pub ready: i32,
+    /// Pods that there should be.
     pub desired: i32,
     /// ready/desired.
     #[schemars(length(max = 32))]
@@ -58,7 +67,9 @@ pub struct PartStatus {
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct WorkerStatus {
+    /// Pods that are ready.
     pub ready: i32,
+    /// Pods that there should be.
     pub desired: i32,
     /// ready/desired.
     #[schemars(length(max = 32))]
@@ -74,8 +85,10 @@ pub struct WorkerStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueStatus {
+    /// URL of the queue.
     #[schemars(length(max = 512))]
     pub url: String,
+    /// URL of a Managed queue's dead-letter queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub dead_letter_url: Option<String>,
@@ -108,8 +121,10 @@ pub struct AutoscalingStatus {
     /// Predicted wait of the newest message, such as 3.5s.
     #[schemars(length(max = 32))]
     pub wait: String,
+    /// When the number of workers was last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
+    /// What the scaler needs to go on after a restart of the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryStatus>,
 }

@@ -10,6 +10,7 @@ pub enum Problem {
     AccessDenied,
     Missing,
     NotOwned,
+    NoCertificate,
     Other,
 }
 
@@ -54,6 +55,7 @@ impl QueueError {
             Problem::Unreachable | Problem::Other => {
                 (Reason::QueueUnreachable, "check spec.queue.endpoint and region; it is tried again by itself")
             }
+            Problem::NoCertificate => (Reason::QueueUnreachable, "put the CA's certificates there, as PEM"),
             Problem::AccessDenied => (Reason::QueueAccessDenied, "check the credentials (spec.aws) and their policy"),
             Problem::Missing => (Reason::QueueMissing, "create the queue, or set spec.queue.management to Managed"),
             Problem::NotOwned => {
@@ -65,6 +67,6 @@ impl QueueError {
 
     /// Whether asking again soon is useless.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.problem, Problem::AccessDenied | Problem::Missing | Problem::NotOwned)
+        matches!(self.problem, Problem::AccessDenied | Problem::Missing | Problem::NotOwned | Problem::NoCertificate)
     }
 }

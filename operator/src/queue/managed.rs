@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Problem, QueueError, depth, url_of, within};
 use crate::{
     crd::Queue,
-    names::{QUEUE_TAG, dead_letter_queue},
+    names::{FIFO, QUEUE_TAG, dead_letter_queue},
 };
 
 /// Failed messages are kept as long as SQS allows.
@@ -40,11 +40,15 @@ impl Managed<'_> {
         let dead = self.ensure_one(&dead_letter_queue(self.name), [retention].into()).await?;
         let arn = self.attributes(&dead).await?.remove(&QueueAttributeName::QueueArn).unwrap_or_default();
         let redrive = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": spec.dead_letter.max_receive_count });
-        let wanted = [
+        let mut wanted = Attributes::from([
             (QueueAttributeName::VisibilityTimeout, spec.visibility_timeout_seconds.to_string()),
             (QueueAttributeName::RedrivePolicy, redrive.to_string()),
-        ];
-        self.ensure_one(self.name, wanted.into()).await
+        ]);
+        if spec.fifo {
+            // The api names each message itself: two orders with the same content are two.
+            wanted.insert(QueueAttributeName::ContentBasedDeduplication, false.to_string());
+        }
+        self.ensure_one(self.name, wanted).await
     }
 
     /// What is still in the queues, the dead letters last. `None`: the queues are gone, or were never this shop's.
@@ -104,7 +108,11 @@ impl Managed<'_> {
         Ok(url)
     }
 
-    async fn create(&self, name: &str, attributes: Attributes) -> Result<String, QueueError> {
+    async fn create(&self, name: &str, mut attributes: Attributes) -> Result<String, QueueError> {
+        if name.ends_with(FIFO) {
+            // Only a new queue takes it: no drift is possible.
+            attributes.insert(QueueAttributeName::FifoQueue, true.to_string());
+        }
         let request = self.client.create_queue().queue_name(name).set_attributes(Some(attributes));
         let answer = within(request.tags(QUEUE_TAG, self.owner).send()).await?;
         tracing::info!(queue = name, "queue created");

@@ -4,7 +4,7 @@ mod error;
 mod managed;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -16,14 +16,17 @@ use aws_smithy_http_client::{
 };
 pub use error::{Problem, QueueError};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 pub use managed::{Left, Managed};
 use secrecy::SecretString;
-use shop_runtime::aws::{self, Service};
+use shop_runtime::{
+    aws::{self, Access, Service},
+    trust::Certificates,
+};
 
 use crate::{
     context::{Context, cached},
-    crd::Queue,
+    crd::{CaSecretRef, Queue, ShopDeploymentSpec},
     scale::Depth,
 };
 
@@ -40,6 +43,16 @@ pub struct Place<'a> {
     pub queue: &'a Queue,
     /// The Secret with credentials, if they are not ambient.
     pub credentials: Option<&'a str>,
+    /// A private CA that the queue may be certified by.
+    pub ca: Option<&'a CaSecretRef>,
+}
+
+impl<'a> Place<'a> {
+    /// The place of a shop's queue.
+    pub fn new(uid: &'a str, namespace: &'a str, spec: &'a ShopDeploymentSpec) -> Self {
+        let credentials = spec.aws.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str());
+        Self { uid, namespace, queue: &spec.queue, credentials, ca: spec.ca_secret_ref.as_ref() }
+    }
 }
 
 /// Clients and what is known of managed queues, by shop.
@@ -54,28 +67,30 @@ pub struct Queues {
 impl Queues {
     /// A client for the shop's queue, made anew when its place or its credentials have changed.
     pub async fn client(&self, ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
-        let version =
-            place.credentials.and_then(|name| cached(&ctx.stores.secrets, place.namespace, name)).and_then(|meta| {
-                let meta = &meta.metadata;
-                meta.resource_version.clone()
-            });
+        let secrets = [place.credentials, place.ca.map(|ca| ca.name.as_str())];
+        let versions = secrets.map(|name| {
+            let meta = cached(&ctx.stores.secrets, place.namespace, name?)?;
+            meta.metadata.resource_version.clone()
+        });
         let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(place.uid).cloned();
-        let sign = format!("{}|{:?}|{:?}", place.queue.region, place.queue.endpoint, version);
+        let ca_key = place.ca.map(|ca| &ca.key);
+        let sign = format!("{}|{:?}|{secrets:?}|{ca_key:?}|{versions:?}", place.queue.region, place.queue.endpoint);
         match known {
             Some((made_for, client)) if made_for == sign => return Ok(client),
-            // Its Secret is gone, as when everything is being deleted: the old client still works.
-            Some((_, client)) if place.credentials.is_some() && version.is_none() => return Ok(client),
+            // A Secret is gone, as when everything is being deleted: the old client still works.
+            Some((_, client))
+                if secrets.iter().zip(&versions).any(|(name, version)| name.is_some() && version.is_none()) =>
+            {
+                return Ok(client);
+            }
             _ => {}
         }
-        let service = Service { region: place.queue.region.clone(), endpoint: place.queue.endpoint.clone() };
-        let client = match place.credentials {
-            None => aws::sqs(&service).await,
-            Some(name) => {
-                let (id, key) = credentials(ctx, place.namespace, name).await?;
-                aws::sqs_with_key(&service, &id, &key).await
-            }
+        let client = connect(ctx, place).await?;
+        let client = match place.ca {
+            None => Client::from_conf(client.config().to_builder().http_client(self.http()).build()),
+            // Its connections are trusted in another way than all others.
+            Some(_) => client,
         };
-        let client = Client::from_conf(client.config().to_builder().http_client(self.http()).build());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.insert(place.uid.to_owned(), (sign, client.clone()));
         Ok(client)
@@ -108,17 +123,47 @@ impl Queues {
     }
 }
 
+async fn connect(ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
+    let service = Service { region: place.queue.region.clone(), endpoint: place.queue.endpoint.clone() };
+    let key = match place.credentials {
+        Some(name) => Some(credentials(ctx, place.namespace, name).await?),
+        None => None,
+    };
+    let ca = match place.ca {
+        Some(ca) => Some(certificates(ctx, place.namespace, ca).await?),
+        None => None,
+    };
+    let access = Access { key: key.as_ref().map(|(id, key)| (id, key)), ca: ca.as_ref() };
+    Ok(aws::sqs_as(&service, &access).await)
+}
+
 async fn credentials(ctx: &Context, namespace: &str, name: &str) -> Result<(SecretString, SecretString), QueueError> {
-    let missing = |what: &str| QueueError::new(Problem::AccessDenied, format!("Secret {name} {what}"));
-    let secret = ctx.api::<Secret>(namespace).get_opt(name).await;
-    let secret = secret.map_err(|_| missing("cannot be read"))?.ok_or_else(|| missing("does not exist"))?;
-    let mut data = secret.data.unwrap_or_default();
+    let mut data = read(ctx, (namespace, name), Problem::AccessDenied).await?;
     let mut take = |key: &str| {
-        let bytes = data.remove(key).ok_or_else(|| missing(&format!("has no key {key}")))?;
-        let text = String::from_utf8(bytes.0).map_err(|_| missing(&format!("holds no text under {key}")))?;
+        let missing = |what: String| QueueError::new(Problem::AccessDenied, format!("Secret {name} {what}"));
+        let bytes = data.remove(key).ok_or_else(|| missing(format!("has no key {key}")))?;
+        let text = String::from_utf8(bytes.0).map_err(|_| missing(format!("holds no text under {key}")))?;
         Ok(SecretString::from(text.trim().to_owned()))
     };
     Ok((take("accessKeyId")?, take("secretAccessKey")?))
+}
+
+async fn certificates(ctx: &Context, namespace: &str, ca: &CaSecretRef) -> Result<Certificates, QueueError> {
+    let mut data = read(ctx, (namespace, &ca.name), Problem::NoCertificate).await?;
+    let pem = data.remove(&ca.key).map(|bytes| bytes.0).unwrap_or_default();
+    let unusable = || format!("Secret {} (spec.caSecretRef) has no usable certificate under {}", ca.name, ca.key);
+    Certificates::parse(pem).ok_or_else(|| QueueError::new(Problem::NoCertificate, unusable()))
+}
+
+async fn read(
+    ctx: &Context,
+    (namespace, name): (&str, &str),
+    problem: Problem,
+) -> Result<BTreeMap<String, ByteString>, QueueError> {
+    let missing = |what: &str| QueueError::new(problem, format!("Secret {name} {what}"));
+    let secret = ctx.api::<Secret>(namespace).get_opt(name).await;
+    let secret = secret.map_err(|_| missing("cannot be read"))?.ok_or_else(|| missing("does not exist"))?;
+    Ok(secret.data.unwrap_or_default())
 }
 
 /// The queue's URL: given, or looked up by its name.

@@ -11,15 +11,16 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shop_operator::crd::ShopDeployment;
+use shop_operator::{crd::ShopDeployment, names};
 use shop_runtime::{
     aws::{self, Service},
     ids::random_hex,
 };
 
+/// A queue's name of this test's own, on the real SQS.
 pub struct Sqs {
     pub client: Client,
-    endpoint: String,
+    pub endpoint: String,
     pub name: String,
 }
 
@@ -38,6 +39,12 @@ impl Sqs {
     /// Another queue of the same service.
     pub fn other(&self, name: &str) -> Self {
         Self { client: self.client.clone(), endpoint: self.endpoint.clone(), name: name.to_owned() }
+    }
+
+    /// The name of a FIFO queue.
+    pub async fn fifo() -> Self {
+        let sqs = Self::new().await;
+        Self { name: format!("{}.fifo", sqs.name), ..sqs }
     }
 
     /// A shop's spec with a Managed queue here.
@@ -61,7 +68,7 @@ impl Sqs {
         request.send().await.unwrap().attributes.unwrap_or_default().remove(&attribute)
     }
 
-    async fn send(&self, count: usize) {
+    pub async fn send(&self, count: usize) {
         let url = self.url(&self.name).await.unwrap();
         for batch in 0..count.div_ceil(10) {
             let entries = (0..10.min(count - batch * 10))
@@ -77,7 +84,7 @@ impl Sqs {
     }
 
     pub async fn clean(&self) {
-        for name in [self.name.clone(), format!("{}-dlq", self.name)] {
+        for name in [self.name.clone(), names::dead_letter_queue(&self.name)] {
             if let Some(url) = self.url(&name).await {
                 self.client.delete_queue().queue_url(url).send().await.unwrap();
             }

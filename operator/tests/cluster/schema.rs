@@ -1,73 +1,35 @@
-//! The CRD's rules on a real API server: for each a passing and a failing object.
+//! The CRD on a real API server, beside its rules: defaults, bounds, names, unknown fields, columns.
 
 use crate::harness::Harness;
+use kube::{
+    CustomResourceExt,
+    api::{Patch, PatchParams},
+};
 use rstest::rstest;
 use serde_json::{Value, json};
+use shop_operator::crd::ShopDeployment;
 
 #[rstest]
-#[case::url_or_name(json!({ "queue": { "name": null, "url": "http://sqs/1/q" } }), json!({ "queue": { "url": "http://sqs/1/q" } }), "exactly one of url and name")]
-#[case::managed_by_name(
-    json!({ "queue": { "management": "Managed" } }),
-    json!({ "queue": { "management": "Managed", "name": null, "url": "http://sqs/1/q" } }),
-    "set name in place of url"
-)]
-#[case::delete_only_managed(
-    json!({ "queue": { "management": "Managed", "deletionPolicy": "Delete" } }),
-    json!({ "queue": { "deletionPolicy": "Delete" } }),
-    "needs management Managed"
-)]
-#[case::aws_one_identity(
-    json!({ "aws": { "serviceAccountAnnotations": { "a": "b" }, "credentialsSecretRef": null } }),
-    json!({ "aws": { "serviceAccountAnnotations": { "a": "b" }, "credentialsSecretRef": { "name": "x" } } }),
-    "at most one of credentialsSecretRef"
-)]
-#[case::tls_needs_host(
-    json!({ "api": { "ingress": { "host": "a.example", "tls": { "secretName": "t" } } } }),
-    json!({ "api": { "ingress": { "tls": { "secretName": "t" } } } }),
-    "tls needs host"
-)]
-#[case::grace(
-    json!({ "worker": { "maxProcessingSeconds": 60, "terminationGracePeriodSeconds": 90 } }),
-    json!({ "worker": { "maxProcessingSeconds": 60 } }),
-    "must be at least maxProcessingSeconds + 30"
-)]
-#[case::replicas_only_manual(
-    json!({ "worker": { "replicas": 2, "autoscaling": { "mode": "Manual" } } }),
-    json!({ "worker": { "replicas": 2 } }),
-    "needs autoscaling.mode Manual"
-)]
-#[case::min_max(
-    json!({ "worker": { "autoscaling": { "min": 3, "max": 3 } } }),
-    json!({ "worker": { "autoscaling": { "min": 30 } } }),
-    "min must not be above max"
-)]
-#[case::fallback(
-    json!({ "worker": { "autoscaling": { "failure": { "policy": "Static", "replicas": 3 } } } }),
-    json!({ "worker": { "autoscaling": { "failure": { "policy": "Static", "replicas": 30 } } } }),
-    "policy Static needs replicas between min and max"
-)]
 #[case::a_bound(json!({ "worker": { "concurrency": 1 } }), json!({ "worker": { "concurrency": 0 } }), "spec.worker.concurrency")]
 #[case::a_pattern(json!({ "settings": { "currency": "EUR" } }), json!({ "settings": { "currency": "euro" } }), "spec.settings.currency")]
+#[case::a_reset_page(
+    json!({ "auth": { "passwordResetUrl": "https://a.example/?t={token}" } }),
+    json!({ "auth": { "passwordResetUrl": "https://a.example/?t={token}{token}" } }),
+    "spec.auth.passwordResetUrl"
+)]
+#[case::a_sender(json!({ "mail": { "from": "a@b.example" } }), json!({ "mail": { "from": "Shop <a@b.example>" } }), "spec.mail.from")]
+#[case::an_amount(
+    json!({ "api": { "resources": { "limits": { "cpu": 2, "memory": "1Gi" } } } }),
+    json!({ "api": { "resources": { "limits": { "memory": "1GB" } } } }),
+    "spec.api.resources.limits.memory"
+)]
 #[tokio::test(flavor = "multi_thread")]
-async fn rules(#[case] passing: Value, #[case] failing: Value, #[case] message: &str) {
+async fn bounds(#[case] passing: Value, #[case] failing: Value, #[case] field: &str) {
     let harness = Harness::new().await;
     harness.try_apply(&harness.manifest("good", passing)).await.expect("the passing object is refused");
     let error =
         harness.try_apply(&harness.manifest("bad", failing)).await.expect_err("the failing object passes").to_string();
-    assert!(error.contains(message), "{error}");
-    harness.finish().await;
-}
-
-#[rstest]
-#[case::database(json!({}), json!({ "mongodb": { "database": "other" } }), "mongodb.database cannot be changed")]
-#[case::queue_name(json!({}), json!({ "queue": { "name": "other" } }), "queue.name cannot be changed")]
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_changed(#[case] first: Value, #[case] then: Value, #[case] message: &str) {
-    let harness = Harness::new().await;
-    harness.apply("demo", first.clone()).await;
-    harness.try_apply(&harness.manifest("demo", first)).await.expect("the same object is refused");
-    let error = harness.try_apply(&harness.manifest("demo", then)).await.expect_err("the change passes").to_string();
-    assert!(error.contains(message), "{error}");
+    assert!(error.contains(field), "{error}");
     harness.finish().await;
 }
 
@@ -90,6 +52,92 @@ async fn defaults_are_filled_in_by_the_server() {
     assert_eq!(stored["mongodb"]["database"], "xhipment");
     assert_eq!(stored["worker"]["autoscaling"]["targetWaitSeconds"], 30);
     assert_eq!(stored["settings"]["limits"]["authPer15Minutes"], 10);
+    assert_eq!(stored["auth"]["argon2"]["memoryKib"], 19456);
+    assert_eq!(stored["queue"]["fifo"], false);
     assert_eq!(stored["networkPolicy"]["enabled"], true);
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_apply_refuses_unknown_fields_at_every_depth() {
+    let harness = Harness::new().await;
+    let unknown = [
+        (json!({ "replica": 1 }), ".spec.replica"),
+        (json!({ "worker": { "autoscaling": { "minimum": 1 } } }), ".spec.worker.autoscaling.minimum"),
+        (json!({ "api": { "pod": { "affinity": { "podAffinities": {} } } } }), ".spec.api.pod.affinity.podAffinities"),
+    ];
+    for (patch, field) in unknown {
+        let error = strict(&harness, patch).await.expect_err(field).to_string();
+        assert!(error.contains(field), "{error}");
+    }
+    strict(&harness, json!({})).await.expect("a minimal object is refused");
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_enum_refuses_what_is_not_in_it() {
+    let harness = Harness::new().await;
+    let crd = serde_json::to_value(ShopDeployment::crd()).unwrap();
+    let mut enums = Vec::new();
+    find_enums(
+        &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],
+        &mut Vec::new(),
+        &mut enums,
+    );
+    assert!(enums.len() >= 10, "{enums:?}");
+    for path in enums {
+        let wrong = path.iter().rev().fold(json!("Wrong"), |value, step| match step.as_str() {
+            "[]" => json!([keyed(value)]),
+            name => json!({ name: value }),
+        });
+        let error = strict(&harness, wrong).await.expect_err(&format!("{path:?} takes anything")).to_string();
+        assert!(error.contains("Unsupported value: \"Wrong\""), "{path:?}: {error}");
+    }
+    harness.finish().await;
+}
+
+/// An item of a list by key needs its key before anything is looked at.
+fn keyed(mut item: Value) -> Value {
+    if item.get("whenUnsatisfiable").is_some() {
+        item["topologyKey"] = json!("zone");
+    }
+    item
+}
+
+fn find_enums(node: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    if node["enum"].is_array() {
+        found.push(path.clone());
+    }
+    let fields = node["properties"].as_object().into_iter().flatten().map(|(name, child)| (name.as_str(), child));
+    for (step, child) in fields.chain(node.get("items").map(|items| ("[]", items))) {
+        path.push(step.to_owned());
+        find_enums(child, path, found);
+        path.pop();
+    }
+}
+
+async fn strict(harness: &Harness, patch: Value) -> Result<ShopDeployment, kube::Error> {
+    let params = PatchParams::apply("test").force().dry_run().validation_strict();
+    harness.api().patch("demo", &params, &Patch::Apply(harness.manifest("demo", patch))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_shows_of_a_shop() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    harness.condition("demo", "Ready", |status, _| status == "False").await;
+    harness.eventually("workers in the status", async || harness.shop("demo").await.status?.worker).await;
+    let path = format!("/apis/shop.xhipment.io/v1alpha1/namespaces/{}/shopdeployments", harness.namespace);
+    let request = hyper::Request::get(path).header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let table: Value = harness.client.request(request.body(Vec::new()).unwrap()).await.unwrap();
+    let columns = table["columnDefinitions"].as_array().unwrap();
+    let names: Vec<_> =
+        columns.iter().map(|column| (column["name"].as_str().unwrap(), column["priority"].as_i64())).collect();
+    let narrow = ["Name", "Ready", "Api", "Workers", "Queue", "Wait", "Version", "Age"].map(|name| (name, Some(0)));
+    assert_eq!(names, [narrow.as_slice(), &[("Reason", Some(1))]].concat());
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!((&cells[0], &cells[1], &cells[6]), (&json!("demo"), &json!("False"), &json!("1")), "{cells}");
+    assert_eq!((&cells[2], &cells[3]), (&json!("0/1"), &json!("0/1")), "{cells}");
+    assert!(cells[8].as_str().is_some_and(|reason| !reason.is_empty()), "{cells}");
     harness.finish().await;
 }
