@@ -10,8 +10,7 @@ fn every_variable_is_documented() {
     let docs = include_str!("../../../docs/configuration.md");
     let command = Cli::command();
     let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
-    let variables: Vec<_> =
-        arguments.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+    let variables: Vec<_> = arguments.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
     assert!(variables.len() > 20);
     let missing: Vec<_> = variables.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
     assert_eq!(missing, Vec::<&String>::new());

@@ -3,8 +3,8 @@
 
 pub mod burst;
 pub mod client;
-pub mod control;
 pub mod command;
+pub mod control;
 pub mod flash;
 pub mod ground;
 pub mod latency;

@@ -69,6 +69,9 @@ async fn the_servers_answer_contains_what_was_built(#[case] specs: Vec<Value>) {
             ingress,
             worker,
             budgets,
+            metrics_service,
+            // A kind whose CRD need not be there: `monitoring` sees to it.
+            service_monitor: _,
             stage: _,
         } = build(&validate(&shop, &world(&shop)).unwrap(), &Live::default());
         comes_back(&harness, service_accounts).await;
@@ -76,6 +79,7 @@ async fn the_servers_answer_contains_what_was_built(#[case] specs: Vec<Value>) {
         comes_back(&harness, network_policies).await;
         comes_back(&harness, vec![api, worker]).await;
         comes_back(&harness, vec![service]).await;
+        comes_back(&harness, metrics_service.into_iter().collect()).await;
         comes_back(&harness, ingress.into_iter().collect()).await;
         comes_back(&harness, budgets).await;
     }

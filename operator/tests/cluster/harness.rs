@@ -59,7 +59,8 @@ impl Harness {
     /// Starts an operator with more arguments.
     pub fn start_operator_with(&mut self, name: &str, more: &[&str]) -> usize {
         let more = more.iter().map(ToString::to_string);
-        let config = Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.usual(name)).chain(more));
+        let config =
+            Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.usual(name)).chain(more));
         let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
         let metrics = Metrics::register(&registry);
         let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };

@@ -1,9 +1,11 @@
 //! A `ServiceMonitor` where a shop asks for one: also before the Prometheus operator is there, with the chart's rights.
 
+use std::collections::BTreeSet;
+
 use crate::{
     harness::{Harness, PATIENCE},
-    rbac::restricted,
-    recording::Recording,
+    rbac::{MONITORING, all_rules, restricted},
+    recording::{Recording, granted},
 };
 use k8s_openapi::{
     api::core::v1::Service, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -52,7 +54,8 @@ async fn a_service_monitor_is_made_as_soon_as_its_crd_is_there_and_goes_when_it_
     let mut harness = Harness::new().await;
     let crds: Api<CustomResourceDefinition> = Api::all(harness.client.clone());
     remove(&crds).await;
-    harness.operator_client = restricted(&harness, &Recording::default()).await;
+    let recording = Recording::default();
+    harness.operator_client = restricted(&harness, &recording).await;
     harness.start_operator("restricted");
     let monitoring = json!({ "monitoring": { "serviceMonitor": true, "labels": { "release": "prometheus" } } });
     harness.apply("demo", monitoring.clone()).await;
@@ -97,4 +100,7 @@ async fn a_service_monitor_is_made_as_soon_as_its_crd_is_there_and_goes_when_it_
         .await;
     harness.finish().await;
     remove(&crds).await;
+    let all = granted(&all_rules()).into_iter().filter(|right| right.group == MONITORING).collect::<BTreeSet<_>>();
+    let unused: Vec<_> = all.difference(&recording.so_far().used).map(ToString::to_string).collect();
+    assert_eq!(unused, Vec::<String>::new(), "take these verbs out of charts/shop-operator/templates/rbac.yaml");
 }

@@ -36,10 +36,12 @@ fn chart_rules(name: &str) -> Vec<Value> {
     serde_yaml::from_str(&rules).unwrap()
 }
 
-fn all_rules() -> Vec<Value> {
+pub fn all_rules() -> Vec<Value> {
     [chart_rules("rules"), chart_rules("leaderRules")].concat()
 }
 
+/// Group of the kind whose CRD may be missing.
+pub const MONITORING: &str = "monitoring.coreos.com";
 const ACCOUNT: &str = "operator";
 
 /// Binds the operator's `ServiceAccount` to a role of this kind and name.
@@ -219,7 +221,9 @@ async fn the_charts_rules_suffice() {
 async fn the_charts_rules_grant_nothing_that_is_not_used() {
     let requests = recorded().await;
     let granted = granted(&all_rules());
-    let unused: Vec<_> = granted.difference(&requests.used).map(Right::to_string).collect();
+    // What `monitoring` sees to, with a CRD that need not be there.
+    let others = granted.difference(&requests.used).filter(|right| right.group != MONITORING);
+    let unused: Vec<_> = others.map(Right::to_string).collect();
     assert_eq!(unused, Vec::<String>::new(), "take these verbs out of charts/shop-operator/templates/rbac.yaml");
 }
 

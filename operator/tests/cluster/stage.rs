@@ -1,7 +1,7 @@
 //! Where the tests of correctness play: one namespace whose pods a stand-in kubelet calls ready, operators that can be
 //! killed, and pictures of all that a shop consists of, to be compared.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -271,11 +271,15 @@ async fn kubelet(pods: Api<Pod>) {
     loop {
         let found = pods.list(&ListParams::default().labels(OURS)).await.map(|list| list.items).unwrap_or_default();
         // The scheduler has its own word now and then.
-        for pod in found.iter().filter(|pod| !rollout::is_ready(pod) || rollout::trouble(pod).is_some()) {
+        for pod in found.iter().filter(|pod| !rollout::is_ready(pod) || is_troubled(pod)) {
             let _gone = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&ready)).await;
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
+}
+
+fn is_troubled(pod: &Pod) -> bool {
+    rollout::complaint(&[Arc::new(pod.clone())], None, shop_runtime::clock::Clock::system().now()).is_some()
 }
 
 /// What a shop says of itself, without numbers and times.

@@ -110,7 +110,8 @@ impl Fleet {
             bail!("the watch has ended")
         };
         let ready = tokio::time::timeout(PATIENCE, async { tokio::try_join!(create, follow) }).await;
-        let ((), ready) = ready.with_context(|| format!("not all shops are Ready after {} s", PATIENCE.as_secs()))??;
+        let ((), ready) =
+            ready.with_context(|| format!("not all shops are Ready after {} s", PATIENCE.as_secs()))??;
         Ok(Created { made: made.unwrap_or(ready), ready })
     }
 
@@ -129,9 +130,12 @@ impl Fleet {
             let text = Patch::Merge(json!({ "spec": { "settings": { "displayName": format!("Shop {change}") } } }));
             let changed = first(&mut specs, |shop| shop.metadata.generation > generation);
             let written = first(&mut configs, |config| config.resource_version() != before);
-            let patch = async { shops.patch(&name, &PatchParams::default(), &text).await.map(drop).map_err(anyhow::Error::from) };
+            let patch = async {
+                shops.patch(&name, &PatchParams::default(), &text).await.map(drop).map_err(anyhow::Error::from)
+            };
             let all = async { tokio::try_join!(patch, changed, written) };
-            let ((), changed, written) = tokio::time::timeout(Duration::from_mins(1), all).await.context("a change")??;
+            let ((), changed, written) =
+                tokio::time::timeout(Duration::from_mins(1), all).await.context("a change")??;
             taken.push(written.saturating_duration_since(changed));
         }
         Ok(taken)
@@ -156,7 +160,8 @@ impl Fleet {
             + serde::de::DeserializeOwned,
     {
         let found = self.api::<K>().list_metadata(&ListParams::default()).await?;
-        let told = |name: String, version: Option<String>| format!("{}/{name}@{}", K::kind(&()), version.unwrap_or_default());
+        let told =
+            |name: String, version: Option<String>| format!("{}/{name}@{}", K::kind(&()), version.unwrap_or_default());
         all.extend(found.iter().map(|object| told(object.name_any(), object.resource_version())));
         Ok(())
     }

@@ -44,7 +44,8 @@ impl Operator {
             ("SHOP_POD_NAMESPACE", namespace.to_owned()),
         ];
         let log = binaries.logs.join("operator.log");
-        let mut process = Process::start(&Plan { binary: binaries.operator.clone(), args: Vec::new(), env, log: log.clone() })?;
+        let mut process =
+            Process::start(&Plan { binary: binaries.operator.clone(), args: Vec::new(), env, log: log.clone() })?;
         let ops = format!("http://{address}");
         ready(&mut process, &ops).await.with_context(|| format!("the operator; its log is {}", log.display()))?;
         Ok(Self { process, ops })

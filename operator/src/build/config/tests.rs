@@ -54,7 +54,8 @@ fn rows() -> Vec<Row> {
     let mut components: &[Component] = &[];
     let mut rows = Vec::new();
     for line in DOCS.lines() {
-        components = match line.strip_prefix("## ") {
+        // A section below is about something else than the services' settings.
+        components = match line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")) {
             Some("Both, api and worker") => &[Component::Api, Component::Worker],
             Some("api") => &[Component::Api],
             Some("worker") => &[Component::Worker],
