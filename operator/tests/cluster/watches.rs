@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use rstest::rstest;
@@ -132,21 +129,5 @@ async fn a_request_that_fails_changes_nothing_in_the_end(#[case] fault: Fault) {
         println!("{fault:?}: {:?}", wire.struck());
         assert!(wire.struck().len() > 1, "{:?}", wire.struck());
     }
-    stage.finish().await;
-}
-
-/// 410 Gone to every watch as it starts, once each.
-#[tokio::test(flavor = "multi_thread")]
-async fn watches_that_are_too_old_start_anew() {
-    let stage = Stage::new().await;
-    let (_, _, wanted) = undisturbed(&stage).await;
-    let wire = Wire::default();
-    let hit = Mutex::new(BTreeSet::new());
-    wire.fail(move |seen, _| {
-        let first = seen.watches && hit.lock().unwrap().insert(seen.target.clone());
-        first.then_some(Fault::Answer(410))
-    });
-    disturbed(&stage, &wire, (&wanted, "410 to every watch")).await;
-    assert!(wire.struck().len() >= 10, "{:?}", wire.struck());
     stage.finish().await;
 }
