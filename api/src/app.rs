@@ -134,7 +134,8 @@ impl Running {
 pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running, StartError> {
     config.validate()?;
     let shutdown = surroundings.shutdown.clone();
-    let base = Base::new(&config, surroundings).await?;
+    // Boxed: it holds the making of every client.
+    let base = Box::pin(Base::new(&config, surroundings)).await?;
     let readiness = Readiness::default();
     readiness.close(MONGODB, "has not answered yet");
     let reports = report::routes(base.keys.clone());

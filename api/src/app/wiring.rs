@@ -75,7 +75,7 @@ impl Base {
         let queue = Queue::new(sqs, config.queue.address().map_err(ConfigError::from)?);
         let ses = aws::ses(&config.mail.service()).await;
         let redis = connect_redis(&config.store, ca.as_ref())?;
-        Ok(Self { store, keys, queue, ses, redis, clock, shutdown, metrics })
+        Ok(Self { store, keys, queue, ses, clock, shutdown, redis, metrics })
     }
 }
 

@@ -124,19 +124,18 @@ impl Fleet {
             let before = self.api::<ConfigMap>().get(&format!("{name}-api")).await?.resource_version();
             let generation = shops.get(&name).await?.metadata.generation;
             let mut specs = self.watch::<ShopDeployment>(&format!("metadata.name={name}"));
-            let mut configs = self.watch::<ConfigMap>(&format!("metadata.name={name}-api"));
+            let mut maps = self.watch::<ConfigMap>(&format!("metadata.name={name}-api"));
             // Both watches have begun as soon as they have told what is there.
-            tokio::join!(specs.next(), configs.next());
+            tokio::join!(specs.next(), maps.next());
             let text = Patch::Merge(json!({ "spec": { "settings": { "displayName": format!("Shop {change}") } } }));
-            let changed = first(&mut specs, |shop| shop.metadata.generation > generation);
-            let written = first(&mut configs, |config| config.resource_version() != before);
+            let told = first(&mut specs, |shop| shop.metadata.generation > generation);
+            let written = first(&mut maps, |map| map.resource_version() != before);
             let patch = async {
                 shops.patch(&name, &PatchParams::default(), &text).await.map(drop).map_err(anyhow::Error::from)
             };
-            let all = async { tokio::try_join!(patch, changed, written) };
-            let ((), changed, written) =
-                tokio::time::timeout(Duration::from_mins(1), all).await.context("a change")??;
-            taken.push(written.saturating_duration_since(changed));
+            let all = async { tokio::try_join!(patch, told, written) };
+            let ((), told, written) = tokio::time::timeout(Duration::from_mins(1), all).await.context("a change")??;
+            taken.push(written.saturating_duration_since(told));
         }
         Ok(taken)
     }
