@@ -190,7 +190,7 @@ pub fn back_off(receive_count: u32) -> Duration {
 pub(crate) mod tests {
     use rstest::rstest;
     use shop_runtime::{
-        aws::{self, Service},
+        aws::{self, Access, Service},
         queue::QueueAddress,
     };
 
@@ -244,7 +244,8 @@ pub(crate) mod tests {
             attempts
         };
         let service = Service { region: "x".into(), endpoint: Some(endpoint.clone()) };
-        let client = aws::sqs_with_key(&service, &"id".into(), &"key".into()).await;
+        let access = Access { key: Some((&"id".into(), &"key".into())), ..Access::default() };
+        let client = aws::sqs_as(&service, &access).await;
         let inbox = Inbox::new(Queue::new(client, QueueAddress::Url(endpoint)), Duration::from_secs(30));
         let (received, attempts) = tokio::join!(inbox.receive(1), hang_up);
         assert!(matches!(received, Err(DeliveryError::Request(_))), "{received:?}");

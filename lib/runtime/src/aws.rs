@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_sqs::config::Credentials;
+use aws_config::{BehaviorVersion, ConfigLoader, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_sqs::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
@@ -27,40 +27,45 @@ const LONG_POLL_ATTEMPT: Duration = Duration::from_secs(25);
 
 /// An SQS client. A receive that waits needs [`long_poll`] besides.
 pub async fn sqs(service: &Service) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::new(&load(service, SQS_ATTEMPT).await)
+    aws_sdk_sqs::Client::new(&loader(service, SQS_ATTEMPT).load().await)
 }
 
 /// An SQS client that trusts a private CA as well as the public ones.
 pub async fn sqs_trusting(service: &Service, ca: Option<&PrivateCa>) -> aws_sdk_sqs::Client {
-    sqs_as(service, &Access { key: None, ca: ca.map(PrivateCa::certificates) }).await
+    sqs_as(service, &Access { ca: ca.map(PrivateCa::certificates), ..Access::default() }).await
 }
 
-/// How a client shows itself and whom it trusts, where that is not the process's own way.
+/// How a client shows itself, whom it trusts and by whose connections it goes, where that is not the process's own way.
 #[derive(Debug, Default)]
 pub struct Access<'a> {
     /// Key id and key, in place of the process's ambient credentials.
     pub key: Option<(&'a SecretString, &'a SecretString)>,
-    /// A private CA, besides the public ones.
+    /// A private CA, besides the public ones. Such a client has connections of its own.
     pub ca: Option<&'a Certificates>,
+    /// Connections and public certificates that several clients share. They belong to the runtime they were first used in.
+    pub shared: Option<SharedHttpClient>,
 }
 
-/// An SQS client with credentials or a CA of its own.
+/// Connections for [`Access::shared`].
+pub fn connections() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
+}
+
+/// An SQS client with an access of its own.
 pub async fn sqs_as(service: &Service, access: &Access<'_>) -> aws_sdk_sqs::Client {
-    let mut config = aws_sdk_sqs::config::Builder::from(&load(service, SQS_ATTEMPT).await);
+    // All of it before loading: what is not needed then, such as the chain of ambient credentials, is not made.
+    let mut loader = loader(service, SQS_ATTEMPT);
     if let Some((id, key)) = access.key {
         let key = Credentials::new(id.expose_secret(), key.expose_secret(), None, None, "secret");
-        config = config.credentials_provider(key);
+        loader = loader.credentials_provider(key);
     }
     if let Some(tls) = access.ca.and_then(trusting) {
         let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https();
-        config = config.http_client(client);
+        loader = loader.http_client(client);
+    } else if let Some(shared) = &access.shared {
+        loader = loader.http_client(shared.clone());
     }
-    aws_sdk_sqs::Client::from_conf(config.build())
-}
-
-/// An SQS client that signs with a key of its own, in place of the process's ambient credentials.
-pub async fn sqs_with_key(service: &Service, key_id: &SecretString, key: &SecretString) -> aws_sdk_sqs::Client {
-    sqs_as(service, &Access { key: Some((key_id, key)), ca: None }).await
+    aws_sdk_sqs::Client::new(&loader.load().await)
 }
 
 /// What a receive of up to 20 s changes in its client: one attempt, which may take that long.
@@ -71,7 +76,7 @@ pub fn long_poll() -> aws_sdk_sqs::config::Builder {
 
 /// An SES client. It tries once: a repetition here would escape the sender's limit, and could send a mail twice.
 pub async fn ses(service: &Service) -> aws_sdk_ses::Client {
-    let config = load(service, Duration::from_secs(10)).await;
+    let config = loader(service, Duration::from_secs(10)).load().await;
     let once = aws_sdk_ses::config::Builder::from(&config).retry_config(RetryConfig::disabled());
     aws_sdk_ses::Client::from_conf(once.build())
 }
@@ -82,15 +87,15 @@ fn trusting(ca: &Certificates) -> Option<TlsContext> {
     TlsContext::builder().with_trust_store(trusted).build().ok()
 }
 
-async fn load(service: &Service, attempt: Duration) -> SdkConfig {
+fn loader(service: &Service, attempt: Duration) -> ConfigLoader {
     let timeouts =
         TimeoutConfig::builder().connect_timeout(Duration::from_secs(2)).operation_attempt_timeout(attempt).build();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+    let loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(service.region.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(2))
         .timeout_config(timeouts);
-    if let Some(endpoint) = &service.endpoint {
-        loader = loader.endpoint_url(endpoint);
+    match &service.endpoint {
+        Some(endpoint) => loader.endpoint_url(endpoint),
+        None => loader,
     }
-    loader.load().await
 }

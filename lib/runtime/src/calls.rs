@@ -59,14 +59,15 @@ impl Intercept for SqsCalls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::{self, Service};
+    use crate::aws::{self, Access, Service};
 
     #[tokio::test]
     async fn every_attempt_is_counted_under_its_operation() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let service = Service { region: "x".into(), endpoint: Some(endpoint.clone()) };
-        let (metrics, client) = (Metrics::default(), aws::sqs_with_key(&service, &"id".into(), &"key".into()).await);
+        let access = Access { key: Some((&"id".into(), &"key".into())), ..Access::default() };
+        let (metrics, client) = (Metrics::default(), aws::sqs_as(&service, &access).await);
         let client = SqsCalls::register(&metrics, "shop_test_sqs_calls").watch(&client);
         let hang_up = async { while listener.accept().await.is_ok() {} };
         let answer = tokio::select! {

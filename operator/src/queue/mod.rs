@@ -10,10 +10,6 @@ use std::{
 };
 
 use aws_sdk_sqs::{Client, config::SharedHttpClient, types::QueueAttributeName};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 pub use error::{Problem, QueueError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -85,20 +81,25 @@ impl Queues {
             }
             _ => {}
         }
-        let client = connect(ctx, place).await?;
-        let client = match place.ca {
-            None => Client::from_conf(client.config().to_builder().http_client(self.http()).build()),
-            // Its connections are trusted in another way than all others.
-            Some(_) => client,
-        };
+        let client = self.connect(ctx, place).await?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.insert(place.uid.to_owned(), (sign, client.clone()));
         Ok(client)
     }
 
-    fn http(&self) -> SharedHttpClient {
-        let make = || Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
-        self.http.get_or_init(make).clone()
+    async fn connect(&self, ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
+        let service = Service { region: place.queue.region.clone(), endpoint: place.queue.endpoint.clone() };
+        let key = match place.credentials {
+            Some(name) => Some(credentials(ctx, place.namespace, name).await?),
+            None => None,
+        };
+        let ca = match place.ca {
+            Some(ca) => Some(certificates(ctx, place.namespace, ca).await?),
+            None => None,
+        };
+        let shared = Some(self.http.get_or_init(aws::connections).clone());
+        let access = Access { key: key.as_ref().map(|(id, key)| (id, key)), ca: ca.as_ref(), shared };
+        Ok(aws::sqs_as(&service, &access).await)
     }
 
     /// Whether a managed queue was compared with this very spec not long ago.
@@ -121,20 +122,6 @@ impl Queues {
         self.recheck(uid);
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
-}
-
-async fn connect(ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
-    let service = Service { region: place.queue.region.clone(), endpoint: place.queue.endpoint.clone() };
-    let key = match place.credentials {
-        Some(name) => Some(credentials(ctx, place.namespace, name).await?),
-        None => None,
-    };
-    let ca = match place.ca {
-        Some(ca) => Some(certificates(ctx, place.namespace, ca).await?),
-        None => None,
-    };
-    let access = Access { key: key.as_ref().map(|(id, key)| (id, key)), ca: ca.as_ref() };
-    Ok(aws::sqs_as(&service, &access).await)
 }
 
 async fn credentials(ctx: &Context, namespace: &str, name: &str) -> Result<(SecretString, SecretString), QueueError> {

@@ -13,7 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 use shop_operator::{crd::ShopDeployment, names};
 use shop_runtime::{
-    aws::{self, Service},
+    aws::{self, Access, Service},
     ids::random_hex,
 };
 
@@ -32,7 +32,7 @@ impl Sqs {
         shop_runtime::install_tls_provider();
         let service = Service { region: "ap-south-1".to_owned(), endpoint: Some(endpoint.clone()) };
         let key = || "test".to_owned().into();
-        let client = aws::sqs_with_key(&service, &key(), &key()).await;
+        let client = aws::sqs_as(&service, &Access { key: Some((&key(), &key())), ..Access::default() }).await;
         Self { client, endpoint, name: format!("orders-{}", random_hex::<5>().unwrap()) }
     }
 
