@@ -43,7 +43,7 @@ fn same_quantity(a: &str, b: &str) -> bool {
 }
 
 /// A quantity in billionths, rounded up, as the API server keeps no less. `None`: no quantity, or beyond all machines.
-pub fn quantity(text: &str) -> Option<i128> {
+fn quantity(text: &str) -> Option<i128> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+')).len();
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -1,7 +1,5 @@
 //! From what is there to what may be built: every fault is collected, nothing is read or written.
 
-mod amounts;
-
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -169,8 +167,6 @@ pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, V
     faults.extend(queue_faults(shop, world));
     faults.extend(number_faults(spec));
     faults.extend(text_faults(spec));
-    faults.extend(amounts::faults("api", &spec.api.resources));
-    faults.extend(amounts::faults("worker", &spec.worker.resources));
     let Some(owner) = shop.controller_owner_ref(&()) else {
         return Err(vec![invalid("metadata: the object has no name or uid".to_owned())]);
     };

@@ -29,6 +29,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// What a person has to mend, or the API server.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 const BLOCKED: &str = "Blocked";
+/// Reason of the events.
+const EVENT: &str = "KeyRotation";
 
 #[derive(Debug, thiserror::Error)]
 enum RotateError {
@@ -88,7 +90,7 @@ async fn blocked(ctx: &Context, shop: &ShopDeployment, error: &RotateError) -> U
     let before = shop.status.as_ref().and_then(|status| status.key_rotation.as_ref());
     if before.is_none_or(|before| before.step != BLOCKED) {
         tracing::warn!(shop = %shop.name_any(), namespace = ?shop.namespace(), error = %chain(error), "rotation blocked");
-        ctx.event(shop, EventType::Warning, "KeyRotation", message.clone()).await;
+        ctx.event(shop, EventType::Warning, EVENT, message.clone()).await;
     }
     Underway { status: KeyRotationStatus { step: BLOCKED.to_owned(), message }, wait: Some(TRY_AGAIN) }
 }
@@ -105,6 +107,10 @@ async fn advance(
         Some(Ok(rotation)) => Some(rotation),
         None => None,
     };
+    if let Some(rotation) = known.as_ref().filter(|rotation| !is_told(ctx, shop, rotation)) {
+        // Its step was taken by an operator that ended before it could say so.
+        announce(ctx, shop, rotation).await;
+    }
     let life = SignedDuration::from_mins(valid.spec.auth.access_token_minutes.into());
     let wanted = Wanted { request: request(shop), token_life: life };
     let asks = known.as_ref().is_some_and(|rotation| matches!(rotation.step, Step::Accept | Step::Sign));
@@ -182,7 +188,24 @@ pub fn note(rotation: &Rotation) -> String {
     serde_json::to_string(rotation).unwrap_or_default()
 }
 
+/// Whether the status shows the step, or this process has published its event.
+fn is_told(ctx: &Context, shop: &ShopDeployment, rotation: &Rotation) -> bool {
+    let status = shop.status.as_ref().and_then(|status| status.key_rotation.as_ref());
+    let shown = told(rotation, "", None).status;
+    status.is_some_and(|status| status.step == shown.step && status.message.starts_with(&shown.message))
+        || ctx.remembered(&shop.uid().unwrap_or_default(), |memory| {
+            memory.events.get(EVENT).is_some_and(|(note, _)| *note == news(rotation))
+        })
+}
+
 async fn announce(ctx: &Context, shop: &ShopDeployment, rotation: &Rotation) {
+    let Rotation { key, request, step, .. } = rotation;
+    tracing::info!(shop = %shop.name_any(), namespace = ?shop.namespace(), request, key, ?step, "keys rotated");
+    ctx.event(shop, EventType::Normal, EVENT, news(rotation)).await;
+}
+
+/// The note of a step's event.
+fn news(rotation: &Rotation) -> String {
     let (key, request) = (&rotation.key, &rotation.request);
     let what = match rotation.step {
         Step::Accept => format!("key {key} is made; the pods are to accept it"),
@@ -190,8 +213,7 @@ async fn announce(ctx: &Context, shop: &ShopDeployment, rotation: &Rotation) {
         Step::Expire => format!("every pod signs with key {key}; the old key is dropped after one token life"),
         Step::Done => format!("key {key} is the only one: the rotation is done"),
     };
-    tracing::info!(shop = %shop.name_any(), namespace = ?shop.namespace(), request, key, step = ?rotation.step, "keys rotated");
-    ctx.event(shop, EventType::Normal, "KeyRotation", format!("rotation {request}: {what}")).await;
+    format!("rotation {request}: {what}")
 }
 
 fn told(rotation: &Rotation, why: &str, wait: Option<SignedDuration>) -> Underway {

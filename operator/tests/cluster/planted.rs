@@ -205,7 +205,7 @@ async fn no_value_of_a_secret_is_told() {
         harness.eventually("the shop's end", async || shops.get_opt(name).await.unwrap().is_none().then_some(())).await;
     }
     let said = tokio::task::spawn_blocking(|| operator.stop()).await.unwrap();
-    assert!(said[0].contains("applied") && said[0].contains("DEBUG"), "nothing was logged to search in: {said:?}");
+    assert!(said[0].contains("applied"), "nothing was logged to search in: {said:?}");
     for text in said {
         search.look_into("the operator's output", text);
     }

@@ -95,6 +95,15 @@ impl Stage {
         self.quiet(process, wire, 3).await;
     }
 
+    /// Waits until there are so many workers, and the shop says so.
+    pub async fn workers(&self, count: i32) {
+        let told = async || {
+            let worker = self.harness.shop("demo").await.status?.worker?;
+            (worker.ready == count && worker.desired == count).then_some(())
+        };
+        self.harness.eventually(&format!("{count} workers"), told).await;
+    }
+
     /// Waits for 50 passes in a row without a write but the Lease's; for fewer in a sample.
     pub async fn at_rest(&self, process: &Process, wire: &Wire) {
         self.quiet(process, wire, if is_long() { 50 } else { 15 }).await;

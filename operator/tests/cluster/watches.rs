@@ -38,6 +38,8 @@ async fn undisturbed(stage: &Stage) -> (Vec<Event>, Vec<Seen>, Picture) {
     wire.fail(|_, _| None);
     play(stage, (&process, &wire)).await;
     stage.ready(&process, &wire).await;
+    // The scaler looks every two seconds: many passes fit in between.
+    stage.workers(2).await;
     stage.at_rest(&process, &wire).await;
     (wire.events(), wire.writes(), stage.picture().await)
 }
