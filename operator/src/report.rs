@@ -31,7 +31,7 @@ use crate::{
 
 /// Numbers alone are written no more often than this.
 const NUMBERS_EVERY: SignedDuration = SignedDuration::from_secs(10);
-/// While pods come up, their complaints are looked at again and again: they change without an event of the Deployment.
+/// While pods come up or complain, they are looked at again and again: that changes without an event of the Deployment.
 const WATCH_ROLLOUT: Duration = Duration::from_secs(5);
 /// What only another shop's change can mend is tried again, as that change is not watched.
 const RETRY_SHARED: Duration = Duration::from_secs(30);
@@ -82,7 +82,9 @@ fn retry(faults: u32) -> Option<Duration> {
 }
 
 fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> Action {
-    let underway = conditions.iter().any(|c| matches!(c.reason, Reason::RolloutInProgress | Reason::NotAvailable));
+    let underway = outcome.api_trouble.is_some()
+        || outcome.worker_trouble.is_some()
+        || conditions.iter().any(|c| matches!(c.reason, Reason::RolloutInProgress | Reason::NotAvailable));
     let shared = outcome.faults.iter().any(|fault| fault.reason == Reason::QueueInUse);
     let failed = outcome.failure.is_some()
         || outcome.monitoring.is_some()

@@ -136,9 +136,15 @@ fn fails(container: &ContainerStatus) -> Option<String> {
     let (name, code, times) = (&container.name, ended.exit_code, container.restart_count);
     let reason = ended.reason.filter(|reason| reason != "Error").map_or_else(String::new, |why| format!(" ({why})"));
     let words = ended.message.unwrap_or_default();
-    let last = words.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("see its log");
-    let last: String = last.chars().take(240).collect();
+    let last: String = last_words(&words).chars().take(240).collect();
     Some(format!("container {name} ended with code {code}{reason} and was restarted {times} times: {last}"))
+}
+
+/// The last line that speaks of an error, as advice may follow it; or else the last one.
+fn last_words(words: &str) -> &str {
+    let mut lines = words.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error = lines.clone().rfind(|line| line.to_ascii_lowercase().contains("error"));
+    error.or_else(|| lines.next_back()).unwrap_or("see its log")
 }
 
 /// Started, but not ready for longer than a first look at MongoDB takes.
@@ -199,6 +205,18 @@ mod tests {
         assert_eq!(since("1", "b", 7), Some(7), "changed");
         assert_eq!(since("1", "a", 9), Some(9), "changed back");
         assert_eq!(since("2", "a", 1), Some(1), "made anew");
+    }
+
+    #[rstest]
+    #[case("", "see its log")]
+    #[case("one\n two \n\n", "two")]
+    #[case(
+        "error: invalid value 'soon' for X\n\nFor more information, try '--help'.\n",
+        "error: invalid value 'soon' for X"
+    )]
+    #[case("{\"level\":\"ERROR\"}\nbye", "{\"level\":\"ERROR\"}")]
+    fn the_last_words_are_those_about_an_error(#[case] words: &str, #[case] last: &str) {
+        assert_eq!(last_words(words), last);
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the tables read better")]
