@@ -102,7 +102,8 @@ impl Operator {
     async fn sum(&self, start: &str) -> Result<f64> {
         let text = reqwest::get(format!("{}/metrics", self.ops)).await?.text().await?;
         let lines = text.lines().filter(|line| line.starts_with(start));
-        Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+        // Not `sum`, which is -0 of nothing.
+        Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).fold(0.0, |sum, one| sum + one))
     }
 }
 
