@@ -1,3 +1,5 @@
+//! What the settings may be, and what is said of those that may not.
+
 use clap::{CommandFactory, Parser};
 use rstest::rstest;
 use secrecy::ExposeSecret;

@@ -1,7 +1,7 @@
 //! The ShopDeployment resource: its types are the schema, its descriptions the manual (`kubectl explain shop.spec`).
 //! Plain data; what is impossible to say in a schema is checked in `validate`.
 #![expect(clippy::doc_markdown, reason = "the descriptions are read in a terminal, without markup")]
-#![allow(rustdoc::bare_urls, reason = "as above")]
+#![allow(rustdoc::bare_urls, reason = "the descriptions are read in a terminal: an address stands as it is typed")]
 
 mod api;
 mod bounds;

@@ -1,3 +1,5 @@
+//! The schema as a whole: everything is described, bounded, and defaulted or explained.
+
 use kube::CustomResourceExt;
 use serde_json::Value;
 

@@ -64,7 +64,7 @@ async fn pods_of_the_golden_manifests_are_admitted_at_the_restricted_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_get_no_token_even_where_the_account_is_changed() {
+async fn pods_get_no_token() {
     let harness = Harness::with_operator().await;
     restrict(&harness).await;
     harness.apply("demo", json!({})).await;
