@@ -18,12 +18,13 @@ use kube::{
 };
 use mongodb::bson::{Document, doc};
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_bench::{
     client::{Account, Shop},
     view::{Addresses, View},
 };
-use shop_harness::Link;
+use shop_harness::{Link, TlsFront};
 use shop_operator::crd::ShopDeployment;
 
 /// The two products of the original's documented order, and their prices.
@@ -316,6 +317,22 @@ impl Tested {
         let link = Link::from(self.address_for_pods().await?, server).await?;
         let endpoint = format!("http://{}", link.address());
         Ok((link, endpoint))
+    }
+
+    /// MongoDB, Redis and SQS behind TLS with a private CA's certificate, and the part of a spec that leads a shop there.
+    pub async fn servers_behind_tls(&self) -> Result<(TlsFront, Value)> {
+        let front = TlsFront::at(self.address_for_pods().await?)?;
+        let servers = front.of(&shop_harness::Servers::from_environment()?).await?;
+        self.create_secret("ca", json!({"ca.crt": std::fs::read_to_string(front.ca_file())?})).await?;
+        self.create_secret("mongodb-tls", json!({"uri": servers.mongodb_uri.expose_secret()})).await?;
+        self.create_secret("redis-tls", json!({"url": servers.redis_url.expose_secret()})).await?;
+        let spec = json!({
+            "caSecretRef": {"name": "ca"},
+            "mongodb": {"uriSecretRef": {"name": "mongodb-tls"}, "database": self.database()},
+            "redis": {"urlSecretRef": {"name": "redis-tls"}},
+            "queue": {"endpoint": servers.sqs_endpoint},
+        });
+        Ok((front, spec))
     }
 
     /// The address of this machine that the nodes, and so the pods, are connected to.

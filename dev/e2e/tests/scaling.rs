@@ -100,73 +100,85 @@ fn an_idle_shop_has_no_workers_and_a_burst_brings_as_many_as_it_takes_at_once() 
 
 #[test]
 fn while_the_queue_cannot_be_read_no_worker_goes_and_the_shop_says_why() {
-    with_shop(1_000_000, |_| {}, |tested| async move {
-        let (link, endpoint) = tested.link_to_sqs().await?;
-        let spec = json!({
-            "queue": { "endpoint": endpoint },
-            "worker": { "autoscaling": { "min": 1, "max": 4, "targetWaitSeconds": 5, "scaleDown": { "windowSeconds": 5, "maxPercent": 100 } } },
-        });
-        change(&tested, "demo", spec).await?;
-        tested.ready().await?;
-        let orders = place(&tested, 150).await?;
-        let grown = scaled(&tested, |now| now >= 2).await?;
-        link.cut();
-        let message = tested.condition("QueueReadable", "False").await?;
-        ensure!(message.contains("QueueUnreachable"), "{message}");
-        never_below(&tested, grown, outage()).await?;
-        link.mend();
-        tested.condition("QueueReadable", "True").await?;
-        all_done(&tested, orders).await?;
-        scaled(&tested, |now| now == 1).await.map(drop)
-    });
+    with_shop(
+        1_000_000,
+        |_| {},
+        |tested| async move {
+            let (link, endpoint) = tested.link_to_sqs().await?;
+            let spec = json!({
+                "queue": { "endpoint": endpoint },
+                "worker": { "autoscaling": { "min": 1, "max": 4, "targetWaitSeconds": 5, "scaleDown": { "windowSeconds": 5, "maxPercent": 100 } } },
+            });
+            change(&tested, "demo", spec).await?;
+            tested.ready().await?;
+            let orders = place(&tested, 150).await?;
+            let grown = scaled(&tested, |now| now >= 2).await?;
+            link.cut();
+            let message = tested.condition("QueueReadable", "False").await?;
+            ensure!(message.contains("QueueUnreachable"), "{message}");
+            never_below(&tested, grown, outage()).await?;
+            link.mend();
+            tested.condition("QueueReadable", "True").await?;
+            all_done(&tested, orders).await?;
+            scaled(&tested, |now| now == 1).await.map(drop)
+        },
+    );
 }
 
 #[test]
 fn at_zero_a_queue_that_cannot_be_read_brings_the_workers_that_the_owner_set() {
-    with_shop(1_000_000, |_| {}, |tested| async move {
-        let (link, endpoint) = tested.link_to_sqs().await?;
-        let failure = json!({ "afterSeconds": 10, "policy": "Static", "replicas": 2 });
-        let spec = json!({
-            "queue": { "endpoint": endpoint },
-            "worker": { "autoscaling": { "min": 0, "max": 4, "toZeroCooldownSeconds": 0, "failure": failure } },
-        });
-        change(&tested, "demo", spec).await?;
-        tested.ready().await?;
-        scaled(&tested, |now| now == 0).await?;
-        link.cut();
-        scaled(&tested, |now| now == 2).await?;
-        never_below(&tested, 2, outage()).await?;
-        link.mend();
-        tested.condition("QueueReadable", "True").await.map(drop)
-    });
+    with_shop(
+        1_000_000,
+        |_| {},
+        |tested| async move {
+            let (link, endpoint) = tested.link_to_sqs().await?;
+            let failure = json!({ "afterSeconds": 10, "policy": "Static", "replicas": 2 });
+            let spec = json!({
+                "queue": { "endpoint": endpoint },
+                "worker": { "autoscaling": { "min": 0, "max": 4, "toZeroCooldownSeconds": 0, "failure": failure } },
+            });
+            change(&tested, "demo", spec).await?;
+            tested.ready().await?;
+            scaled(&tested, |now| now == 0).await?;
+            link.cut();
+            scaled(&tested, |now| now == 2).await?;
+            never_below(&tested, 2, outage()).await?;
+            link.mend();
+            tested.condition("QueueReadable", "True").await.map(drop)
+        },
+    );
 }
 
 #[test]
 fn the_next_leader_goes_on_where_one_ended() {
-    with_shop(1_000_000, |_| {}, |tested| async move {
-        let orders = place(&tested, 300).await?;
-        let grown = scaled(&tested, |now| now >= 2).await?;
-        let before = leader(&tested).await?;
-        let pods: Api<Pod> = Api::namespaced(tested.client.clone(), OPERATOR.0);
-        pods.delete(&before, &DeleteParams::default().grace_period(0)).await?;
-        let taken_over = async {
-            tested
-                .eventually("nobody took over", || async {
-                    let now = leader(&tested).await?;
-                    Ok((now != before).then_some(()))
-                })
-                .await
-        };
-        // Until the backlog is gone none of the workers may be: by then the new leader has long looked at it.
-        let working = async {
-            while tested.view().await?.look().await?.backlog > 0 {
-                never_below(&tested, grown, Duration::from_secs(1)).await?;
-            }
-            Ok(())
-        };
-        tokio::try_join!(taken_over, working)?;
-        all_done(&tested, orders).await
-    });
+    with_shop(
+        1_000_000,
+        |_| {},
+        |tested| async move {
+            let orders = place(&tested, 300).await?;
+            let grown = scaled(&tested, |now| now >= 2).await?;
+            let before = leader(&tested).await?;
+            let pods: Api<Pod> = Api::namespaced(tested.client.clone(), OPERATOR.0);
+            pods.delete(&before, &DeleteParams::default().grace_period(0)).await?;
+            let taken_over = async {
+                tested
+                    .eventually("nobody took over", || async {
+                        let now = leader(&tested).await?;
+                        Ok((now != before).then_some(()))
+                    })
+                    .await
+            };
+            // Until the backlog is gone none of the workers may be: by then the new leader has long looked at it.
+            let working = async {
+                while tested.view().await?.look().await?.backlog > 0 {
+                    never_below(&tested, grown, Duration::from_secs(1)).await?;
+                }
+                Ok(())
+            };
+            tokio::try_join!(taken_over, working)?;
+            all_done(&tested, orders).await
+        },
+    );
 }
 
 /// The pod that holds the operator's Lease.
@@ -178,28 +190,33 @@ async fn leader(tested: &Tested) -> Result<String> {
 
 #[test]
 fn a_burst_in_one_shop_moves_no_worker_of_another() {
-    with_shop(1_000_000, |_| {}, |tested| async move {
-        let mut other = tested.sample(|_| {})?;
-        other["metadata"]["name"] = json!("other");
-        other["spec"]["queue"]["name"] = json!(format!("{}-other", tested.database()));
-        other["spec"]["api"]["ingress"] = json!({ "enabled": false });
-        let other: ShopDeployment = serde_json::from_value(other)?;
-        tested.api::<ShopDeployment>().create(&PostParams::default(), &other).await?;
-        tested
-            .eventually("the other shop is not Ready", || async {
-                let status = tested.api::<ShopDeployment>().get("other").await?.status.unwrap_or_default();
-                Ok(status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(()))
-            })
-            .await?;
-        let template = async || anyhow::Ok(tested.api::<Deployment>().get("other-worker").await?.metadata.generation);
-        let (before, pods) = (template().await?, workers(&tested, "other").await?);
-        let orders = place(&tested, 150).await?;
-        scaled(&tested, |now| now >= 2).await?;
-        all_done(&tested, orders).await?;
-        ensure!(template().await? == before, "the other shop's workers were scaled");
-        ensure!(workers(&tested, "other").await? == pods, "the other shop's workers were exchanged");
-        Ok(())
-    });
+    with_shop(
+        1_000_000,
+        |_| {},
+        |tested| async move {
+            let mut other = tested.sample(|_| {})?;
+            other["metadata"]["name"] = json!("other");
+            other["spec"]["queue"]["name"] = json!(format!("{}-other", tested.database()));
+            other["spec"]["api"]["ingress"] = json!({ "enabled": false });
+            let other: ShopDeployment = serde_json::from_value(other)?;
+            tested.api::<ShopDeployment>().create(&PostParams::default(), &other).await?;
+            tested
+                .eventually("the other shop is not Ready", || async {
+                    let status = tested.api::<ShopDeployment>().get("other").await?.status.unwrap_or_default();
+                    Ok(status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(()))
+                })
+                .await?;
+            let template =
+                async || anyhow::Ok(tested.api::<Deployment>().get("other-worker").await?.metadata.generation);
+            let (before, pods) = (template().await?, workers(&tested, "other").await?);
+            let orders = place(&tested, 150).await?;
+            scaled(&tested, |now| now >= 2).await?;
+            all_done(&tested, orders).await?;
+            ensure!(template().await? == before, "the other shop's workers were scaled");
+            ensure!(workers(&tested, "other").await? == pods, "the other shop's workers were exchanged");
+            Ok(())
+        },
+    );
 }
 
 async fn workers(tested: &Tested, shop: &str) -> Result<Vec<String>> {
