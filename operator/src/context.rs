@@ -33,10 +33,11 @@ use crate::{
     ask::Asker,
     config::Config,
     crd::ShopDeployment,
+    kept::Kept,
     metrics::Metrics,
     names::{Component, MANAGER},
     queue::Queues,
-    rollout::{self, Built},
+    rollout::Built,
     scale::{run::Scalers, view::Views},
     validate::{Digest, FoundSecret},
 };
@@ -45,13 +46,13 @@ use crate::{
 #[derive(Clone)]
 pub struct Stores {
     pub shops: Store<ShopDeployment>,
-    pub service_accounts: Store<ServiceAccount>,
-    pub config_maps: Store<ConfigMap>,
-    pub network_policies: Store<NetworkPolicy>,
-    pub deployments: Store<Deployment>,
-    pub services: Store<Service>,
-    pub ingresses: Store<Ingress>,
-    pub budgets: Store<PodDisruptionBudget>,
+    pub service_accounts: Store<Kept<ServiceAccount>>,
+    pub config_maps: Store<Kept<ConfigMap>>,
+    pub network_policies: Store<Kept<NetworkPolicy>>,
+    pub deployments: Store<Kept<Deployment>>,
+    pub services: Store<Kept<Service>>,
+    pub ingresses: Store<Kept<Ingress>>,
+    pub budgets: Store<Kept<PodDisruptionBudget>>,
     pub pods: Store<Pod>,
     /// Metadata only: contents never come by watch.
     pub secrets: Store<PartialObjectMeta<Secret>>,
@@ -188,13 +189,14 @@ impl Context {
         component: Component,
     ) -> Option<Arc<Deployment>> {
         let found = cached(&self.stores.deployments, namespace, &component.object_name(shop))?;
-        is_owned(found.as_ref(), uid).then_some(found)
+        is_owned(found.as_ref(), uid).then(|| found.gist().clone())
     }
 
     /// The pods of one of a shop's components.
     pub fn pods(&self, namespace: &str, shop: &str, component: Component) -> Vec<Arc<Pod>> {
-        let ours = |pod: &Pod| pod.namespace().as_deref() == Some(namespace) && rollout::belongs(pod, shop, component);
-        self.stores.pods.state_filter(ours)
+        let selector = component.selector(shop);
+        let labelled = |pod: &Pod| selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
+        self.stores.pods.state_filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace) && labelled(pod))
     }
 
     pub fn last_report(&self, uid: &str) -> Option<Timestamp> {
@@ -317,7 +319,7 @@ pub(crate) mod tests {
             "metadata": { "name": "demo-worker", "namespace": "shops", "ownerReferences": [owner] },
             "spec": { "selector": {}, "template": {} },
         });
-        ctx.stores.deployments = store([serde_json::from_value(deployment).unwrap()]);
+        ctx.stores.deployments = store([Kept::of(serde_json::from_value(deployment).unwrap())]);
         let found = |uid| ctx.deployment(("shops", "demo"), uid, Component::Worker);
         assert!(found("ours").is_some());
         assert!(found("another's").is_none());

@@ -137,7 +137,7 @@ impl Scaler {
         Self {
             history: History::restored(seconds(now), service, u32::try_from(highest).unwrap_or(0)),
             gauge: Gauge::default(),
-            reporters: Reporters::new(now),
+            reporters: Reporters::new(ctx.asker.clone(), now),
             census: Census::new(now),
             missed: 0,
             last_work: seconds(now),
@@ -151,13 +151,14 @@ impl Scaler {
     async fn run(mut self) {
         loop {
             let shop = self.shop.borrow_and_update().clone();
-            let look = self.look(&shop).await;
+            // Boxed: between the polls the loop holds no call to SQS, which takes many times what it remembers.
+            let look = Box::pin(self.look(&shop)).await;
             if !self.is_followed(&shop) {
                 self.ctx.forget((&shop.namespace, &shop.name), &shop.owner.uid);
                 return;
             }
             let wait = match look {
-                Some(look) => self.turn(&shop, look).await,
+                Some(look) => Box::pin(self.turn(&shop, look)).await,
                 // The first pass has not made it yet.
                 None => ACTIVE,
             };
