@@ -254,7 +254,7 @@ fn must_not_shrink(policy: &Policy, history: &History, sample: &Sample) -> Optio
     let known_for = history.now - history.since.unwrap_or(history.now);
     if policy.pause == Pause::Down {
         Some(Reason::Paused)
-    } else if known_for < STABLE {
+    } else if known_for < STABLE || history.restarted {
         Some(Reason::ColdStart)
     } else if history.panic.is_some() {
         Some(Reason::Panic)

@@ -65,7 +65,7 @@ pub struct History {
     pub limit: Option<Limit>,
     last_cut_off: Option<f64>,
     /// There may have been an outage at the restart: the data count from the second good poll on, as after one.
-    restarted: bool,
+    pub restarted: bool,
     good: u32,
     done: f64,
     ticks: VecDeque<Tick>,
@@ -230,9 +230,11 @@ impl History {
         self.good = self.good.saturating_add(1);
         self.last_good = Some(self.now);
         if (self.blind || self.restarted) && self.good >= POLLS_TO_RECOVER {
-            (self.blind, self.restarted) = (false, false);
             self.since = Some(self.now);
-            self.ticks.clear();
+            if self.blind {
+                self.ticks.clear();
+            }
+            (self.blind, self.restarted) = (false, false);
         }
         since(&mut self.backlog_since, depth.visible > 0, self.now);
         since(&mut self.idle_since, depth.is_empty(), self.now);
