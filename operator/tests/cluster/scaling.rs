@@ -89,8 +89,10 @@ async fn a_new_operator_goes_on_from_what_the_last_one_remembered() {
     workers(&harness, 2).await;
     let explained = reason(&harness, "MinReached").await;
     assert!(explained.contains("raised to min 2"), "{explained}");
-    let memory = async || harness.shop("demo").await.status?.autoscaling?.memory;
-    let before = harness.eventually("a memory", async || memory().await.filter(|m| m.last_scale_time.is_some())).await;
+    let memory = async |harness: &Harness| harness.shop("demo").await.status?.autoscaling?.memory;
+    let before = harness
+        .eventually("a memory", async || memory(&harness).await.filter(|memory| memory.last_scale_time.is_some()))
+        .await;
     harness.stop_operator(0).await;
 
     harness.start_operator("two");
@@ -98,7 +100,7 @@ async fn a_new_operator_goes_on_from_what_the_last_one_remembered() {
     apply(&harness, &sqs, json!({ "autoscaling": { "min": 2, "max": 9 } })).await;
     harness.condition("demo", "QueueReadable", |status, _| status == "True").await;
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let after = memory().await.unwrap();
+    let after = memory(&harness).await.unwrap();
     assert_eq!((&after.last_scale_time, after.window_max), (&before.last_scale_time, before.window_max));
     assert_eq!(replicas(&harness).await, Some(2));
     harness.finish().await;
