@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, channel::mpsc, future, stream};
+use futures::{Stream, StreamExt, channel::mpsc, future, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Pod, Secret},
