@@ -38,7 +38,7 @@ use crate::{
     names::{Component, MANAGER},
     queue::Queues,
     rollout::Built,
-    scale::{run::Scalers, view::Views},
+    scale::{endings::Endings, run::Scalers, view::Views},
     validate::{Digest, FoundSecret},
 };
 
@@ -71,6 +71,7 @@ pub struct Context {
     pub queues: Queues,
     pub scalers: Scalers,
     pub views: Views,
+    pub endings: Endings,
     pub asker: Asker,
     /// Asks for a pass over a shop.
     pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
@@ -135,6 +136,7 @@ impl Context {
             queues: Queues::default(),
             scalers: Scalers::default(),
             views: Views::default(),
+            endings: Endings::default(),
             asker: Asker::default(),
             trigger: parts.trigger,
             filled: CancellationToken::new(),
@@ -235,6 +237,7 @@ impl Context {
     pub fn forget(&self, (namespace, shop): (&str, &str), uid: &str) {
         self.scalers.stop(uid);
         self.views.remove(uid);
+        self.endings.forget((namespace, shop));
         self.queues.forget(uid);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.metrics.forget(namespace, shop);

@@ -2,8 +2,11 @@
 
 use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, channel::mpsc, future, stream};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use futures::{Stream, StreamExt, channel::mpsc, future, stream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Pod, Secret},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, PartialObjectMeta},
@@ -106,7 +109,11 @@ impl Operator {
             trigger,
         }));
         let _loops_end_with_the_work = StopScalers(ctx.clone());
-        let filled = ctx.clone();
+        let (filled, endings) = (ctx.clone(), ctx.clone());
+        let pods = pods.for_each(|pod| {
+            endings.endings.see(&pod);
+            future::ready(())
+        });
         let controller = controller.with_config(ControllerConfig::default().concurrency(PASSES_AT_ONCE));
         // A failed pass has been logged where it failed.
         let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|_| future::ready(()));
@@ -132,10 +139,10 @@ impl Drop for StopScalers {
     }
 }
 
-type Watched = (Controller<ShopDeployment>, Stores, future::BoxFuture<'static, ()>);
+type Watched = (Controller<ShopDeployment>, Stores, stream::BoxStream<'static, Pod>);
 
 /// Fills the caches, and has the controller pass over a shop when something of it changes. The pods are only cached, as long
-/// as the future runs.
+/// as their stream is read.
 fn watches(client: &Client, config: &Config, class: &str) -> Watched {
     let all = watcher::Config::default().page_size(PAGE);
     let ours = all.clone().labels(&format!("{MANAGED_BY}={MANAGER}"));
@@ -174,7 +181,7 @@ fn watches(client: &Client, config: &Config, class: &str) -> Watched {
         pods,
         secrets,
     };
-    (controller, stores, pod_events.for_each(|_| future::ready(())).boxed())
+    (controller, stores, pod_events.filter_map(|pod| future::ready(pod.ok())).boxed())
 }
 
 /// A cache of what `keep` leaves of each object, and the stream that fills it. The stream tells of no failure: the controller
