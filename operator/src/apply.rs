@@ -169,7 +169,7 @@ pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<Servic
     let is_wanted = wanted.is_some();
     match (wanted, live) {
         (Some(wanted), live) => {
-            applier.put(live.map(Arc::new), wanted).await.map(|_| ()).map_err(no_service_monitors)?
+            applier.put(live.map(Arc::new), wanted).await.map_err(no_service_monitors)?;
         }
         (None, Some(live)) if applier.owns(&live) => applier.delete(&live).await?,
         (None, _) => {}

@@ -15,7 +15,7 @@ fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn deployment(metadata: Value) -> Deployment {
+fn deployment(metadata: &Value) -> Deployment {
     let container = json!({ "name": "worker", "image": "r.example/worker:1", "terminationMessagePath": "/dev/log" });
     let template =
         json!({ "metadata": { "annotations": { names::CONFIG: "7" } }, "spec": { "containers": [container] } });
@@ -26,7 +26,7 @@ fn deployment(metadata: Value) -> Deployment {
     }))
 }
 
-fn entry(manager: &str, subresource: Option<&str>, fields: Value) -> Value {
+fn entry(manager: &str, subresource: Option<&str>, fields: &Value) -> Value {
     json!({ "manager": manager, "subresource": subresource, "operation": "Apply", "fieldsV1": fields })
 }
 
@@ -37,9 +37,9 @@ fn entry(manager: &str, subresource: Option<&str>, fields: Value) -> Value {
 #[case::another_label(json!({ "metadata": { "labels": { "a": "2" } } }), false)]
 #[case::another_command(json!({ "spec": { "template": { "spec": { "dnsPolicy": "None" } } } }), false)]
 fn what_is_wanted_is_looked_for_in_both_parts(#[case] change: Value, #[case] expected: bool) {
-    let live = deployment(json!({ "name": "demo-worker", "labels": { "a": "1", "b": "1" } }));
+    let live = deployment(&json!({ "name": "demo-worker", "labels": { "a": "1", "b": "1" } }));
     let mut wanted =
-        serde_json::to_value(deployment(json!({ "name": "demo-worker", "labels": { "a": "1" } }))).unwrap();
+        serde_json::to_value(deployment(&json!({ "name": "demo-worker", "labels": { "a": "1" } }))).unwrap();
     wanted.as_object_mut().unwrap().remove("status");
     merge(&mut wanted, &change);
     assert_eq!(Kept::of(live).contains(&of(wanted)), expected);
@@ -56,12 +56,12 @@ fn merge(into: &mut Value, change: &Value) {
 fn the_gist_of_a_deployment_says_all_that_is_asked_of_it() {
     let fields = json!({ "f:spec": { "f:replicas": {}, "f:paused": {} }, "f:metadata": {} });
     let managers = json!([
-        entry(names::MANAGER, None, json!({ "f:spec": { "f:template": {} } })),
-        entry(names::SCALER, None, fields.clone()),
-        entry("kubectl-edit", None, json!({ "f:spec": { "f:paused": {} } })),
-        entry("kube-controller-manager", Some("status"), fields),
+        entry(names::MANAGER, None, &json!({ "f:spec": { "f:template": {} } })),
+        entry(names::SCALER, None, &fields),
+        entry("kubectl-edit", None, &json!({ "f:spec": { "f:paused": {} } })),
+        entry("kube-controller-manager", Some("status"), &fields),
     ]);
-    let whole = deployment(json!({ "name": "a", "uid": "1", "generation": 3, "managedFields": managers }));
+    let whole = deployment(&json!({ "name": "a", "uid": "1", "generation": 3, "managedFields": managers }));
     let kept = Kept::of(whole.clone());
     let gist = kept.gist();
     assert_eq!(rollout::of(gist), rollout::of(&whole));
@@ -76,7 +76,7 @@ fn the_gist_of_a_deployment_says_all_that_is_asked_of_it() {
 #[test]
 fn a_pod_says_all_that_is_asked_of_it() {
     let whole: Pod = of(json!({
-        "metadata": { "name": "a", "annotations": { names::CONFIG: "7" }, "managedFields": [entry("kubelet", None, json!({}))] },
+        "metadata": { "name": "a", "annotations": { names::CONFIG: "7" }, "managedFields": [entry("kubelet", None, &json!({}))] },
         "spec": { "nodeName": "n", "containers": [{ "name": "worker", "image": "r.example/worker:1", "args": ["x"] }] },
         "status": {
             "phase": "Running", "podIP": "198.18.0.1", "podIPs": [{ "ip": "198.18.0.1" }],
@@ -89,7 +89,7 @@ fn a_pod_says_all_that_is_asked_of_it() {
         },
     }));
     let kept = pod(whole.clone());
-    let worker = deployment(json!({ "name": "a" }));
+    let worker = deployment(&json!({ "name": "a" }));
     let told = |pod: &Pod| {
         let complaint = rollout::complaint(&[Arc::new(pod.clone())], Some(&worker), Timestamp::UNIX_EPOCH);
         (rollout::is_current(pod, &worker), rollout::is_ready(pod), rollout::may_serve(pod), complaint)
@@ -104,7 +104,7 @@ fn of_a_secret_its_versions_and_its_note_of_a_rotation_are_kept() {
     let metadata = json!({
         "name": "demo-keys", "namespace": "shops", "uid": "1", "resourceVersion": "7", "labels": { "a": "1" },
         "annotations": { LAST_APPLIED: "{\"data\":{}}", names::ROTATION: "{}" },
-        "managedFields": [entry("kubectl", None, json!({}))],
+        "managedFields": [entry("kubectl", None, &json!({}))],
     });
     let kept = secret(of(json!({ "metadata": metadata })));
     let expected = json!({
@@ -117,7 +117,7 @@ fn of_a_secret_its_versions_and_its_note_of_a_rotation_are_kept() {
 #[test]
 fn of_a_shop_only_what_others_keep_in_it_goes() {
     let annotations = json!({ LAST_APPLIED: "{}", names::ROTATE_KEYS: "1" });
-    let metadata = json!({ "annotations": annotations, "managedFields": [entry("kubectl", None, json!({}))] });
+    let metadata = json!({ "annotations": annotations, "managedFields": [entry("kubectl", None, &json!({}))] });
     let kept = shop(crate::validate::tests::shop(json!({ "metadata": metadata })));
     assert_eq!(kept.annotations().keys().collect::<Vec<_>>(), [names::ROTATE_KEYS]);
     assert!(kept.managed_fields().is_empty());
