@@ -13,11 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use shop_operator::{
-    crd::ShopDeployment,
-    names::{MANAGER, SCALER},
-    rollout,
-};
+use shop_operator::{crd::ShopDeployment, names::SCALER, rollout};
 
 /// Version and identity of everything a shop consists of.
 async fn versions(harness: &Harness) -> Vec<String> {
@@ -164,11 +160,11 @@ async fn a_second_operator_finds_nothing_to_write() {
     harness.apply("demo", json!({})).await;
     built(&harness).await;
     harness.condition("demo", "QueueReadable", |status, _| status == "False").await;
-    // The scaler's first act is to make the replicas its own, which the builder then leaves out: its last write.
+    // The scaler's first act is to make the replicas its own: the last write.
     harness
         .eventually("settled objects", async || {
             let worker = harness.exists::<Deployment>("demo-worker").await;
-            (rollout::owns_replicas(&worker, SCALER) && !rollout::owns_replicas(&worker, MANAGER)).then_some(())
+            rollout::owns_replicas(&worker, SCALER).then_some(())
         })
         .await;
     harness.stop_operator(first).await;

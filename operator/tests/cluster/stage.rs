@@ -16,13 +16,7 @@ use kube::{
     client::ClientBuilder,
 };
 use serde_json::{Value, json};
-use shop_operator::{
-    crd::ShopDeployment,
-    metrics::Metrics,
-    names::{MANAGER, SCALER},
-    rollout,
-    run::Operator,
-};
+use shop_operator::{crd::ShopDeployment, metrics::Metrics, names::SCALER, rollout, run::Operator};
 use shop_runtime::{health::Readiness, metrics, shutdown::Shutdown};
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -86,9 +80,9 @@ impl Stage {
                     "ApiAvailable" | "WorkerAvailable" => c.status == "True" && c.message.is_empty(),
                     _ => true,
                 };
-                // The scaler's first act is to make the replicas its own, which the builder then leaves out.
+                // The scaler's first act is to make the replicas its own.
                 let worker = self.harness.exists::<Deployment>("demo-worker").await;
-                let theirs = rollout::owns_replicas(&worker, SCALER) && !rollout::owns_replicas(&worker, MANAGER);
+                let theirs = rollout::owns_replicas(&worker, SCALER);
                 (theirs && status.conditions.iter().all(|c| current(c) && settled(c))).then_some(())
             })
             .await;
