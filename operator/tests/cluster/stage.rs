@@ -16,7 +16,13 @@ use kube::{
     client::ClientBuilder,
 };
 use serde_json::{Value, json};
-use shop_operator::{crd::ShopDeployment, metrics::Metrics, names::SCALER, rollout, run::Operator};
+use shop_operator::{
+    crd::ShopDeployment,
+    metrics::Metrics,
+    names::{self, SCALER},
+    rollout,
+    run::Operator,
+};
 use shop_runtime::{health::Readiness, metrics, shutdown::Shutdown};
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -354,8 +360,15 @@ fn is_ours(entry: &Value) -> bool {
     entry["subresource"] != "status" && entry["manager"].as_str().is_some_and(|manager| manager.starts_with("shop-"))
 }
 
+/// The replicas that the builder set first stay its own beside the scaler's until the scaler sets another number.
 fn owned(entry: &Value) -> String {
-    format!("{} {} {} {}", entry["manager"], entry["operation"], entry["subresource"], entry["fieldsV1"])
+    let mut fields = entry["fieldsV1"].clone();
+    if entry["manager"] == names::MANAGER
+        && let Some(spec) = fields["f:spec"].as_object_mut()
+    {
+        spec.remove("f:replicas");
+    }
+    format!("{} {} {} {fields}", entry["manager"], entry["operation"], entry["subresource"])
 }
 
 fn without_revisions(mut picture: Picture) -> Picture {
