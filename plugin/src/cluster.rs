@@ -67,9 +67,11 @@ impl Cluster {
     /// The shop of this name; where there is none, what may have been meant.
     pub async fn shop(&self, name: &str) -> Result<ShopDeployment, Problem> {
         let problem = |error| self.problem(&format!("read shop {name} in namespace {}", self.namespace), error);
-        match self.api::<ShopDeployment>().get_opt(name).await.map_err(problem)? {
-            Some(shop) => Ok(shop),
-            None => Err(self.missing(name).await),
+        match self.api::<ShopDeployment>().get(name).await {
+            Ok(shop) => Ok(shop),
+            // Of the shop, or of all that there are: of the resource itself.
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(self.missing(name).await),
+            Err(error) => Err(problem(error)),
         }
     }
 

@@ -224,7 +224,12 @@ fn head(report: &Report) -> String {
     let mut text = format!("{name} in {}{version}\n", report.namespace);
     if !report.switches.is_empty() {
         let switches = report.switches.join(", ");
-        text += &format!("{}: `kubectl shop resume {} -n {}` undoes it\n", toned(Tone::Bad, &switches), report.name, report.namespace);
+        text += &format!(
+            "{}: `kubectl shop resume {} -n {}` undoes it\n",
+            toned(Tone::Bad, &switches),
+            report.name,
+            report.namespace
+        );
     }
     if !report.current {
         text += "the operator has not seen the newest spec yet: is it running?\n";

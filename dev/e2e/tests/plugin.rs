@@ -10,7 +10,10 @@ use tokio::process::Command;
 
 const WRONG_PASSWORD: &str = "not the password";
 
-#[expect(clippy::disallowed_methods, reason = "tests have no config.rs; this is the one place that reads this variable")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests have no config.rs; this is the one place that reads this variable"
+)]
 fn program() -> String {
     std::env::var("SHOP_TEST_KUBECTL_SHOP").unwrap_or_else(|_| "kubectl-shop".to_owned())
 }
@@ -44,76 +47,100 @@ async fn complaint(tested: &Tested, line: &[&str]) -> Result<String> {
 
 #[test]
 fn a_shop_is_shown_explained_and_simulated() {
-    with_shop(1, |_| {}, |tested| async move {
-        let text = printed(&tested, &["status", "demo"], 0).await?;
-        for part in ["demo in ", "CONDITION", "Ready", "demo-api-", "demo-worker-", "queue ", "scaling "] {
-            ensure!(text.contains(part), "status shows no {part}: {text}");
-        }
-        let status = told(&tested, &["status", "demo"]).await?;
-        ensure!(status["conditions"][0]["type"] == "Ready" && status["conditions"][0]["status"] == "True", "{status}");
-        ensure!(status["pods"].as_array().is_some_and(|pods| pods.len() >= 2), "{status}");
-        ensure!(status["autoscaling"]["desired"] == 1, "{status}");
+    with_shop(
+        1,
+        |_| {},
+        |tested| async move {
+            let text = printed(&tested, &["status", "demo"], 0).await?;
+            for part in ["demo in ", "CONDITION", "Ready", "demo-api-", "demo-worker-", "queue ", "scaling "] {
+                ensure!(text.contains(part), "status shows no {part}: {text}");
+            }
+            let status = told(&tested, &["status", "demo"]).await?;
+            ensure!(
+                status["conditions"][0]["type"] == "Ready" && status["conditions"][0]["status"] == "True",
+                "{status}"
+            );
+            ensure!(status["pods"].as_array().is_some_and(|pods| pods.len() >= 2), "{status}");
+            ensure!(status["autoscaling"]["desired"] == 1, "{status}");
 
-        let why = told(&tested, &["why", "demo"]).await?;
-        ensure!(why["reason"] == status["autoscaling"]["reason"] && why["terms"].as_array().is_some(), "{why}");
-        let text = printed(&tested, &["why", "demo"], 0).await?;
-        ensure!(text.contains("what would change it:"), "{text}");
+            let why = told(&tested, &["why", "demo"]).await?;
+            ensure!(why["reason"] == status["autoscaling"]["reason"] && why["terms"].as_array().is_some(), "{why}");
+            let text = printed(&tested, &["why", "demo"], 0).await?;
+            ensure!(text.contains("what would change it:"), "{text}");
 
-        let simulated = told(&tested, &["simulate", "demo", "--generate", "step", "--minutes", "5"]).await?;
-        ensure!(simulated["shop"] == "demo" && simulated["max"] == 8, "{simulated}");
-        ensure!(simulated["rules"].as_array().is_some_and(|rules| rules.len() == 6), "{simulated}");
-        Ok(())
-    });
+            let simulated = told(&tested, &["simulate", "demo", "--generate", "step", "--minutes", "5"]).await?;
+            ensure!(simulated["shop"] == "demo" && simulated["max"] == 8, "{simulated}");
+            ensure!(simulated["rules"].as_array().is_some_and(|rules| rules.len() == 6), "{simulated}");
+            Ok(())
+        },
+    );
 }
 
 #[test]
 fn switches_are_set_once_and_undone_together() {
-    with_shop(1, |_| {}, |tested| async move {
-        for (line, switch) in
-            [(&["pause", "demo", "--scale-down"][..], "scaling down paused"), (&["suspend", "demo"], "suspended")]
-        {
-            let done = told(&tested, line).await?;
-            ensure!(done["changed"] == true && done["switches"].to_string().contains(switch), "{line:?}: {done}");
-            ensure!(told(&tested, line).await?["changed"] == false, "{line:?} once more");
-        }
-        let shop = tested.deployment().await?;
-        ensure!(shop.spec.suspended, "it is not suspended");
-        ensure!(shop.metadata.annotations.is_some_and(|all| all.contains_key(PAUSE_SCALE_DOWN)), "it is not paused");
-        tested
-            .eventually("there are pods of a suspended shop", || async {
-                let status = told(&tested, &["status", "demo"]).await?;
-                Ok((status["pods"] == json!([])).then_some(()))
-            })
-            .await?;
-        let text = printed(&tested, &["resume", "demo"], 0).await?;
-        ensure!(text.starts_with("demo: resumed\n"), "{text}");
-        ensure!(told(&tested, &["resume", "demo"]).await?["changed"] == false, "resumed once more");
-        tested.ready().await
-    });
+    with_shop(
+        1,
+        |_| {},
+        |tested| async move {
+            for (line, switch) in
+                [(&["pause", "demo", "--scale-down"][..], "scaling down paused"), (&["suspend", "demo"], "suspended")]
+            {
+                let done = told(&tested, line).await?;
+                ensure!(done["changed"] == true && done["switches"].to_string().contains(switch), "{line:?}: {done}");
+                ensure!(told(&tested, line).await?["changed"] == false, "{line:?} once more");
+            }
+            let shop = tested.deployment().await?;
+            ensure!(shop.spec.suspended, "it is not suspended");
+            ensure!(
+                shop.metadata.annotations.is_some_and(|all| all.contains_key(PAUSE_SCALE_DOWN)),
+                "it is not paused"
+            );
+            tested
+                .eventually("there are pods of a suspended shop", || async {
+                    let status = told(&tested, &["status", "demo"]).await?;
+                    Ok((status["pods"] == json!([])).then_some(()))
+                })
+                .await?;
+            let text = printed(&tested, &["resume", "demo"], 0).await?;
+            ensure!(text.starts_with("demo: resumed\n"), "{text}");
+            ensure!(told(&tested, &["resume", "demo"]).await?["changed"] == false, "resumed once more");
+            tested.ready().await
+        },
+    );
 }
 
 #[test]
 fn staff_see_what_the_shop_says_of_itself() {
-    with_shop(1, |_| {}, |tested| async move {
-        let doctor = told(&tested, &["doctor", "demo"]).await?;
-        ensure!(doctor["status"] == "ok", "{doctor}");
-        let text = printed(&tested, &["doctor", "demo"], 0).await?;
-        ensure!(text.ends_with("demo: all is well\n"), "{text}");
-        ensure!(told(&tested, &["dead-letters", "list", "demo"]).await? == json!([]), "a new shop gave something up");
-        let redriven = told(&tested, &["dead-letters", "redrive", "demo", "--all"]).await?;
-        ensure!(redriven["orders"] == 0 && redriven["moveTask"] == "started", "{redriven}");
-        let unknown = ["dead-letters", "redrive", "demo", "--id", "67c8830b7ef1b848ac52ebec"];
-        let told = complaint(&tested, &unknown).await?;
-        ensure!(told.contains("is not among the dead letters: nothing was taken up"), "{told}");
+    with_shop(
+        1,
+        |_| {},
+        |tested| async move {
+            let doctor = told(&tested, &["doctor", "demo"]).await?;
+            ensure!(doctor["status"] == "ok", "{doctor}");
+            let text = printed(&tested, &["doctor", "demo"], 0).await?;
+            ensure!(text.ends_with("demo: all is well\n"), "{text}");
+            ensure!(
+                told(&tested, &["dead-letters", "list", "demo"]).await? == json!([]),
+                "a new shop gave something up"
+            );
+            let redriven = told(&tested, &["dead-letters", "redrive", "demo", "--all"]).await?;
+            ensure!(redriven["orders"] == 0 && redriven["moveTask"] == "started", "{redriven}");
+            let unknown = ["dead-letters", "redrive", "demo", "--id", "67c8830b7ef1b848ac52ebec"];
+            let told = complaint(&tested, &unknown).await?;
+            ensure!(told.contains("is not among the dead letters: nothing was taken up"), "{told}");
 
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), WRONG_PASSWORD)?;
-        let path = file.path().display().to_string();
-        let wrong = ["doctor", "demo", "--email", "staff@example.com", "--password-file", &path];
-        let told = complaint(&tested, &wrong).await?;
-        ensure!(told.contains("does not accept the account staff@example.com") && !told.contains(WRONG_PASSWORD), "{told}");
-        Ok(())
-    });
+            let file = tempfile::NamedTempFile::new()?;
+            std::fs::write(file.path(), WRONG_PASSWORD)?;
+            let path = file.path().display().to_string();
+            let wrong = ["doctor", "demo", "--email", "staff@example.com", "--password-file", &path];
+            let told = complaint(&tested, &wrong).await?;
+            ensure!(
+                told.contains("does not accept the account staff@example.com") && !told.contains(WRONG_PASSWORD),
+                "{told}"
+            );
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl Picture<'_> {
         top: f64,
     ) -> Result<ChartContext<'a, SVGBackend<'a>, Cartesian2d<Seconds, Seconds>>, Error> {
         let mut chart = ChartBuilder::on(area)
+            .margin_left(10)
             .margin_right(25)
             .margin_top(12)
             .x_label_area_size(42)
