@@ -1,7 +1,7 @@
 //! Puts what was built into the cluster: server-side apply, in a fixed order, and only where something differs.
 //! Decides nothing beyond the order.
 
-use std::{collections::BTreeSet, fmt::Debug, hash::Hash, marker::PhantomData, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, marker::PhantomData, sync::Arc};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
@@ -9,13 +9,13 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{events::EventType, reflector::Store},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use crate::{
     build::{Applied, Prepared, Resources, ServiceMonitor},
-    contained::contained,
     context::{Context, cached, is_owned},
     crd::ShopDeployment,
+    kept::{Gist, Kept},
     names,
 };
 
@@ -59,14 +59,7 @@ impl ApplyError {
 
 /// A kind of object that shops consist of.
 pub trait Part:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
+    Gist + Resource<Scope = NamespaceResourceScope> + Debug + DeserializeOwned + Send + Sync + 'static
 {
     const KIND: &'static str;
 }
@@ -90,6 +83,13 @@ parts!(
 
 impl Part for ServiceMonitor {
     const KIND: &'static str = "ServiceMonitor";
+}
+
+impl Gist for ServiceMonitor {
+    /// No cache keeps it.
+    fn gist(&self) -> Self {
+        self.clone()
+    }
 }
 
 /// The version of an object that must not be there yet: none is that old, so the API server creates it or says 409.
@@ -164,12 +164,14 @@ pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<Servic
         Err(source) => {
             return Err(no_service_monitors(ApplyError::Refused { kind: ServiceMonitor::KIND, name, source }));
         }
-        Ok(live) => live.map(Arc::new),
+        Ok(live) => live.map(Kept::of),
     };
     let is_wanted = wanted.is_some();
     match (wanted, live) {
-        (Some(wanted), live) => applier.put(live, wanted).await.map(|_| ()).map_err(no_service_monitors)?,
-        (None, Some(live)) if applier.owns(live.as_ref()) => applier.delete(live.as_ref()).await?,
+        (Some(wanted), live) => {
+            applier.put(live.map(Arc::new), wanted).await.map_err(no_service_monitors)?;
+        }
+        (None, Some(live)) if applier.owns(&live) => applier.delete(&live).await?,
         (None, _) => {}
     }
     ctx.remembered(&uid, |memory| memory.is_unmonitored = !is_wanted);
@@ -194,10 +196,7 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    async fn all<K: Part>(&self, store: &Store<K>, wanted: Vec<K>) -> Result<Vec<K>, ApplyError>
-    where
-        K::DynamicType: Eq + Hash + Clone,
-    {
+    async fn all<K: Part>(&self, store: &Store<Kept<K>>, wanted: Vec<K>) -> Result<Vec<K>, ApplyError> {
         let mut applied = Vec::with_capacity(wanted.len());
         for object in wanted {
             applied.push(self.one(store, object).await?);
@@ -205,21 +204,21 @@ impl Applier<'_> {
         Ok(applied)
     }
 
-    async fn one<K: Part>(&self, store: &Store<K>, wanted: K) -> Result<K, ApplyError> {
+    async fn one<K: Part>(&self, store: &Store<Kept<K>>, wanted: K) -> Result<K, ApplyError> {
         // Boxed: it holds a whole object several times over.
         Box::pin(self.put(cached(store, &self.namespace(), &wanted.name_any()), wanted)).await
     }
 
     /// Makes the live object as it is wanted.
-    async fn put<K: Part>(&self, live: Option<Arc<K>>, mut wanted: K) -> Result<K, ApplyError> {
+    async fn put<K: Part>(&self, live: Option<Arc<Kept<K>>>, mut wanted: K) -> Result<K, ApplyError> {
         let name = wanted.name_any();
         if let Some(live) = live.as_deref() {
             if !self.owns(live) {
                 return Err(ApplyError::NameTaken { kind: K::KIND, name });
             }
             // One that is going comes back by the event of its end.
-            if live.meta().deletion_timestamp.is_some() || is_contained(&wanted, live) {
-                return Ok(live.clone());
+            if live.meta().deletion_timestamp.is_some() || live.contains(&wanted) {
+                return Ok(live.gist().as_ref().clone());
             }
         }
         let api: Api<K> = self.ctx.api(&self.namespace());
@@ -245,7 +244,7 @@ impl Applier<'_> {
         let applied = applied.map_err(|source| ApplyError::Refused { kind: K::KIND, name: name.clone(), source })?;
         tracing::info!(shop = %self.shop.name_any(), namespace = %self.namespace(), kind = K::KIND, name, outcome, "applied");
         if let Some(live) = live.as_deref() {
-            self.tell_taken_back(&wanted, live).await;
+            self.tell_taken_back(&wanted, live.gist()).await;
         }
         Ok(applied)
     }
@@ -260,7 +259,7 @@ impl Applier<'_> {
         }
     }
 
-    async fn prune<K: Part>(&self, store: &Store<K>, kept: &[K]) -> Result<(), ApplyError> {
+    async fn prune<K: Part>(&self, store: &Store<Kept<K>>, kept: &[K]) -> Result<(), ApplyError> {
         let kept: BTreeSet<_> = kept.iter().map(ResourceExt::name_any).collect();
         let namespace = self.namespace();
         let stale = store.state_filter(|live| {
@@ -276,7 +275,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn delete<K: Part>(&self, live: &K) -> Result<(), ApplyError> {
+    async fn delete<K: Part>(&self, live: &Kept<K>) -> Result<(), ApplyError> {
         let (api, name): (Api<K>, _) = (self.ctx.api(&self.namespace()), live.name_any());
         let same = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
         let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
@@ -327,11 +326,4 @@ async fn replace_lists<K: Part>(api: &Api<K>, wanted: &mut K) -> Result<K, kube:
     let replaced = api.patch(&wanted.name_any(), &params, &Patch::Merge(&*wanted)).await?;
     wanted.meta_mut().resource_version = replaced.resource_version();
     patch(api, wanted).await
-}
-
-fn is_contained<K: Part>(wanted: &K, live: &K) -> bool {
-    match (serde_json::to_value(wanted), serde_json::to_value(live)) {
-        (Ok(wanted), Ok(live)) => contained(&wanted, Some(&live)),
-        _ => false,
-    }
 }

@@ -269,7 +269,9 @@ fn scaling_limited(outcome: &Outcome) -> Condition {
     let decision = outcome.view.as_ref().and_then(|view| view.decision.as_ref());
     match decision.and_then(|decision| decision.limit) {
         Some(Limit::Max) => {
-            let message = "more workers would shorten the wait: raise worker.autoscaling.max";
+            let schedule = decision.and_then(|decision| decision.terms.scheduled.max.as_deref());
+            let which = schedule.map_or_else(|| "max".to_owned(), |name| format!("schedules {name} max"));
+            let message = format!("more workers would shorten the wait: raise worker.autoscaling.{which}");
             Condition::new(kind, Status::True, Reason::MaxReached, message)
         }
         Some(Limit::TargetBelowStartup) => {

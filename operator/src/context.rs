@@ -33,11 +33,12 @@ use crate::{
     ask::Asker,
     config::Config,
     crd::ShopDeployment,
+    kept::Kept,
     metrics::Metrics,
     names::{Component, MANAGER},
     queue::Queues,
-    rollout::{self, Built},
-    scale::{run::Scalers, view::Views},
+    rollout::Built,
+    scale::{endings::Endings, run::Scalers, view::Views},
     validate::{Digest, FoundSecret},
 };
 
@@ -45,13 +46,13 @@ use crate::{
 #[derive(Clone)]
 pub struct Stores {
     pub shops: Store<ShopDeployment>,
-    pub service_accounts: Store<ServiceAccount>,
-    pub config_maps: Store<ConfigMap>,
-    pub network_policies: Store<NetworkPolicy>,
-    pub deployments: Store<Deployment>,
-    pub services: Store<Service>,
-    pub ingresses: Store<Ingress>,
-    pub budgets: Store<PodDisruptionBudget>,
+    pub service_accounts: Store<Kept<ServiceAccount>>,
+    pub config_maps: Store<Kept<ConfigMap>>,
+    pub network_policies: Store<Kept<NetworkPolicy>>,
+    pub deployments: Store<Kept<Deployment>>,
+    pub services: Store<Kept<Service>>,
+    pub ingresses: Store<Kept<Ingress>>,
+    pub budgets: Store<Kept<PodDisruptionBudget>>,
     pub pods: Store<Pod>,
     /// Metadata only: contents never come by watch.
     pub secrets: Store<PartialObjectMeta<Secret>>,
@@ -70,6 +71,7 @@ pub struct Context {
     pub queues: Queues,
     pub scalers: Scalers,
     pub views: Views,
+    pub endings: Endings,
     pub asker: Asker,
     /// Asks for a pass over a shop.
     pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
@@ -134,6 +136,7 @@ impl Context {
             queues: Queues::default(),
             scalers: Scalers::default(),
             views: Views::default(),
+            endings: Endings::default(),
             asker: Asker::default(),
             trigger: parts.trigger,
             filled: CancellationToken::new(),
@@ -188,13 +191,17 @@ impl Context {
         component: Component,
     ) -> Option<Arc<Deployment>> {
         let found = cached(&self.stores.deployments, namespace, &component.object_name(shop))?;
-        is_owned(found.as_ref(), uid).then_some(found)
+        is_owned(found.as_ref(), uid).then(|| found.gist().clone())
     }
 
     /// The pods of one of a shop's components.
     pub fn pods(&self, namespace: &str, shop: &str, component: Component) -> Vec<Arc<Pod>> {
-        let ours = |pod: &Pod| pod.namespace().as_deref() == Some(namespace) && rollout::belongs(pod, shop, component);
-        self.stores.pods.state_filter(ours)
+        let (selector, prefix) = (component.selector(shop), component.object_name(shop));
+        // The name goes before the labels: it tells most of a hundred shops' pods apart at a glance.
+        let named = |pod: &Pod| pod.metadata.name.as_ref().is_some_and(|name| name.starts_with(&prefix));
+        let labelled = |pod: &Pod| selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
+        let here = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(namespace);
+        self.stores.pods.state_filter(|pod| named(pod) && here(pod) && labelled(pod))
     }
 
     pub fn last_report(&self, uid: &str) -> Option<Timestamp> {
@@ -230,6 +237,7 @@ impl Context {
     pub fn forget(&self, (namespace, shop): (&str, &str), uid: &str) {
         self.scalers.stop(uid);
         self.views.remove(uid);
+        self.endings.forget((namespace, shop));
         self.queues.forget(uid);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.metrics.forget(namespace, shop);
@@ -317,7 +325,7 @@ pub(crate) mod tests {
             "metadata": { "name": "demo-worker", "namespace": "shops", "ownerReferences": [owner] },
             "spec": { "selector": {}, "template": {} },
         });
-        ctx.stores.deployments = store([serde_json::from_value(deployment).unwrap()]);
+        ctx.stores.deployments = store([Kept::of(serde_json::from_value(deployment).unwrap())]);
         let found = |uid| ctx.deployment(("shops", "demo"), uid, Component::Worker);
         assert!(found("ours").is_some());
         assert!(found("another's").is_none());

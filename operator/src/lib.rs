@@ -13,6 +13,7 @@ pub mod controller;
 pub mod crd;
 pub mod deletion;
 pub mod fetch;
+pub mod kept;
 pub mod keys;
 pub mod lease;
 pub mod manual;

@@ -10,7 +10,8 @@ use shop_runtime::{health::Readiness, metrics, ops, shutdown::Shutdown, telemetr
 /// Passes are short; the hand-over of the lease is one request.
 const GRACE: Duration = Duration::from_secs(10);
 
-#[tokio::main]
+/// On one thread: there is next to nothing to compute, and every further one has memory of its own and is woken for the rest.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     shop_runtime::install_tls_provider();
     let config = Config::parse();

@@ -59,6 +59,7 @@ pub struct Metrics {
     scalings: Family<Scaled, Counter>,
     desired: Family<Shop, Gauge>,
     visible: Family<Shop, Gauge>,
+    busy_kills: Counter,
     conditions: Family<Told, Gauge>,
     told: Arc<Mutex<HashMap<Shop, Vec<Told>>>>,
     leader: Gauge,
@@ -74,6 +75,7 @@ impl Metrics {
             scalings: Family::default(),
             desired: Family::default(),
             visible: Family::default(),
+            busy_kills: Counter::default(),
             conditions: Family::default(),
             told: Arc::default(),
             leader: Gauge::default(),
@@ -89,6 +91,8 @@ impl Metrics {
             r.register("shop_scaler_scalings", "Changes of a number of workers", all.scalings);
             r.register("shop_scaler_desired_workers", "Workers wanted", all.desired);
             r.register("shop_scaler_visible_messages", "Messages that wait", all.visible);
+            let help = "Workers taken away that had to leave work unfinished";
+            r.register("shop_scaler_busy_kills", help, all.busy_kills);
         });
         metrics
     }
@@ -112,6 +116,10 @@ impl Metrics {
 
     pub fn scaled(&self, reason: &'static str) {
         self.scalings.get_or_create(&Scaled { reason }).inc();
+    }
+
+    pub fn cut_off(&self, pods: u32) {
+        self.busy_kills.inc_by(pods.into());
     }
 
     pub fn scaler(&self, namespace: &str, shop: &str, (desired, visible): (u32, Option<u64>)) {
@@ -188,6 +196,7 @@ mod tests {
             metrics.write("ConfigMap", "created");
             metrics.polled(true);
             metrics.scaled("Drain");
+            metrics.cut_off(1);
             metrics.scaler("shops", "demo", (1, Some(2)));
             metrics.lead_taken();
             metrics.conditions("shops", "demo", &[Condition::new(Kind::Ready, Status::True, Reason::AllGood, "")]);

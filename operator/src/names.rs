@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
 /// Field manager of the reconciler.
 pub const MANAGER: &str = "shop-operator";
 /// Field manager of the scaler: the worker's `spec.replicas`, and nothing else.
@@ -21,6 +24,8 @@ pub const ROTATE_KEYS: &str = "shop.xhipment.io/rotate-keys";
 /// On the keys' Secret: how far their rotation has come.
 pub const ROTATION: &str = "shop.xhipment.io/rotation";
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The cost of the pods that the scaler wants to go: lower than any pod's own cost of 0.
+pub const VICTIM: &str = "-1000";
 /// Tag of a Managed queue: the shop it belongs to, as namespace/name.
 pub const QUEUE_TAG: &str = "shop.xhipment.io/shop";
 
@@ -34,6 +39,11 @@ pub const APP: &str = "xhipment";
 pub const KEYS_FILE: &str = "keys.json";
 /// How the names of FIFO queues end.
 pub const FIFO: &str = ".fifo";
+
+/// Whether the scaler wants this pod to go before others.
+pub fn is_victim(pod: &Pod) -> bool {
+    pod.annotations().get(DELETION_COST).is_some_and(|cost| cost == VICTIM)
+}
 
 /// The two kinds of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

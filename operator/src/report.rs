@@ -26,7 +26,7 @@ use crate::{
     },
     names::{Component, MANAGER, dead_letter_queue, image_version},
     rollout,
-    scale::view::View,
+    scale::{Memory, view::View},
 };
 
 /// Numbers alone are written no more often than this.
@@ -194,11 +194,27 @@ fn autoscaling(view: &View) -> Option<AutoscalingStatus> {
         seconds_per_message: two_digits(decision.terms.service),
         wait: decision.terms.wait.map_or_else(|| "–".to_owned(), |wait| format!("{}s", two_digits(wait))),
         last_scale_time: view.last_scale.map(|time| Time(truncate(time))),
-        memory: Some(MemoryStatus {
-            seconds_per_message: view.learnt.map(two_digits),
-            window_max: signed(view.window_max),
-        }),
+        memory: Some(memory(view)),
     })
+}
+
+/// Rounded up: a scaler that goes on from it never wants fewer pods than before.
+fn memory(view: &View) -> MemoryStatus {
+    let Memory { service, startup, window_max, backlog_since, last_cut_off } = view.memory;
+    let time = |seconds: Option<f64>| seconds.and_then(from_seconds).map(Time);
+    MemoryStatus {
+        seconds_per_message: service.map(|seconds| digits(seconds, f64::ceil)),
+        startup_seconds: startup.map(|seconds| digits(seconds, f64::ceil)),
+        window_max: signed(window_max),
+        last_scale_time: view.last_scale.map(|time| Time(truncate(time))),
+        waiting_since: time(backlog_since),
+        last_busy_kill_time: time(last_cut_off.map(f64::ceil)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "what is out of range is no time")]
+fn from_seconds(seconds: f64) -> Option<Timestamp> {
+    Timestamp::from_second(seconds as i64).ok()
 }
 
 async fn announce(ctx: &Context, shop: &ShopDeployment, before: &[ApiCondition], after: &[Condition]) {
@@ -273,11 +289,16 @@ fn signed(value: u32) -> i32 {
 
 /// Two significant digits: enough to read, few enough not to change all the time.
 fn two_digits(value: f64) -> f64 {
+    digits(value, f64::round)
+}
+
+fn digits(value: f64, round: fn(f64) -> f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
     let scale = 10_f64.powf(1.0 - value.abs().log10().floor());
-    let rounded = (value * scale).round() / scale;
+    // A hair below, so that 0.3 is not the 0.31 that its binary digits come to.
+    let rounded = round(value * scale - 1e-9) / scale;
     // Through text, so that 0.30000000000000004 is 0.3.
     format!("{rounded:.6}").parse().unwrap_or(rounded)
 }
@@ -311,6 +332,16 @@ mod tests {
     #[case(0.3, 0.3)]
     fn numbers_keep_two_digits(#[case] value: f64, #[case] rounded: f64) {
         assert!((two_digits(value) - rounded).abs() < 1e-9, "{}", two_digits(value));
+    }
+
+    #[rstest]
+    #[case(0.3, 0.3)]
+    #[case(0.301, 0.31)]
+    #[case(12.0, 12.0)]
+    #[case(12.1, 13.0)]
+    #[case(0.0, 0.0)]
+    fn what_is_remembered_is_never_less(#[case] value: f64, #[case] rounded: f64) {
+        assert!((digits(value, f64::ceil) - rounded).abs() < 1e-9, "{}", digits(value, f64::ceil));
     }
 
     #[rstest]

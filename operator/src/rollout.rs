@@ -164,11 +164,6 @@ fn unscheduled(status: &PodStatus) -> Option<String> {
     Some(format!("{}: {}", pending.reason.as_deref()?, pending.message.as_deref().unwrap_or_default()))
 }
 
-/// Whether a pod belongs to a shop's component.
-pub fn belongs(pod: &Pod, shop: &str, component: names::Component) -> bool {
-    component.selector(shop).iter().all(|(key, value)| pod.labels().get(key) == Some(value))
-}
-
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")

@@ -2,16 +2,19 @@
 
 use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, channel::mpsc, future};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use futures::{Stream, StreamExt, channel::mpsc, future, stream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Pod, Secret},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, PartialObjectMeta},
     runtime::{
         Controller, WatchStreamExt,
-        controller::{Config as ControllerConfig, Error as PassError},
+        controller::Config as ControllerConfig,
         reflector::{self, ObjectRef, Store},
-        watcher,
+        watcher::{self, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -24,6 +27,7 @@ use crate::{
     context::{Context, Parts, Stores},
     controller::{on_error, reconcile},
     crd::ShopDeployment,
+    kept::{self, Kept},
     lease::Elector,
     metrics::Metrics,
     names::{CLASS_LABEL, MANAGED_BY, MANAGER},
@@ -33,6 +37,8 @@ use crate::{
 const RETRY_CRD: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
 const PASSES_AT_ONCE: u16 = 16;
+/// Objects of one answer to a list: as they come they take many times the memory of what is kept of them.
+const PAGE: u32 = 50;
 
 /// What the operator is started with.
 #[derive(Clone, Debug)]
@@ -91,11 +97,8 @@ impl Operator {
             "" => format!("!{CLASS_LABEL}"),
             class => format!("{CLASS_LABEL}={class}"),
         };
-        let shops = watcher::Config::default().labels(&class);
-        let controller = Controller::new(scoped(&client, &self.config), shops)
-            .with_config(ControllerConfig::default().concurrency(PASSES_AT_ONCE));
         let (trigger, triggers) = mpsc::unbounded();
-        let (controller, stores, pods) = watches(&client, &self.config, controller);
+        let (controller, stores, pods) = watches(&client, &self.config, &class);
         let ctx = Arc::new(Context::new(Parts {
             client,
             config: self.config.clone(),
@@ -106,15 +109,15 @@ impl Operator {
             trigger,
         }));
         let _loops_end_with_the_work = StopScalers(ctx.clone());
-        let filled = ctx.clone();
-        let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|pass| {
-            // A failed pass has been logged where it failed; a watch that fails is tried again.
-            if let Err(PassError::QueueError(error)) = pass {
-                tracing::warn!(error = %chain(&error), "a watch failed");
-            }
+        let (filled, endings) = (ctx.clone(), ctx.clone());
+        let pods = pods.for_each(|pod| {
+            endings.endings.see(&pod);
             future::ready(())
         });
-        tokio::join!(passes, pods.for_each(|()| future::ready(())), filled.watch_filling());
+        let controller = controller.with_config(ControllerConfig::default().concurrency(PASSES_AT_ONCE));
+        // A failed pass has been logged where it failed.
+        let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|_| future::ready(()));
+        tokio::join!(passes, pods, filled.watch_filling());
     }
 }
 
@@ -136,27 +139,28 @@ impl Drop for StopScalers {
     }
 }
 
-type Watched = (Controller<ShopDeployment>, Stores, futures::stream::BoxStream<'static, ()>);
+type Watched = (Controller<ShopDeployment>, Stores, stream::BoxStream<'static, Pod>);
 
-/// Fills the caches, and has the controller pass over a shop when something of it changes.
-fn watches(client: &Client, config: &Config, controller: Controller<ShopDeployment>) -> Watched {
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
-    let (service_accounts, one) = watched(scoped(client, config), ours.clone());
-    let (config_maps, two) = watched(scoped(client, config), ours.clone());
-    let (network_policies, three) = watched(scoped(client, config), ours.clone());
-    let (deployments, four) = watched(scoped(client, config), ours.clone());
-    let (services, five) = watched(scoped(client, config), ours.clone());
-    let (ingresses, six) = watched(scoped(client, config), ours.clone());
-    let (budgets, seven) = watched(scoped(client, config), ours.clone());
-    let (pods, pod_events) = watched(scoped(client, config), ours);
-    let (secrets, secret_events) =
-        watched::<PartialObjectMeta<Secret>>(scoped(client, config), watcher::Config::default());
-    let shops = controller.store();
+/// Fills the caches, and has the controller pass over a shop when something of it changes. The pods are only cached, as long
+/// as their stream is read.
+fn watches(client: &Client, config: &Config, class: &str) -> Watched {
+    let all = watcher::Config::default().page_size(PAGE);
+    let ours = all.clone().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    let (shops, shop_events) = watched(whole(client, config, &all.clone().labels(class)), kept::shop);
+    let (service_accounts, one) = watched(whole(client, config, &ours), Kept::of);
+    let (config_maps, two) = watched(whole(client, config, &ours), Kept::of);
+    let (network_policies, three) = watched(whole(client, config, &ours), Kept::of);
+    let (deployments, four) = watched(whole(client, config, &ours), Kept::of);
+    let (services, five) = watched(whole(client, config, &ours), Kept::of);
+    let (ingresses, six) = watched(whole(client, config, &ours), Kept::of);
+    let (budgets, seven) = watched(whole(client, config, &ours), Kept::of);
+    let (pods, pod_events) = watched(whole(client, config, &ours), kept::pod);
+    let (secrets, secret_events) = watched(whole(client, config, &all), kept::secret);
     let users = {
         let shops = shops.clone();
         move |secret: PartialObjectMeta<Secret>| users(&shops, &secret)
     };
-    let controller = controller
+    let controller = Controller::for_stream(shop_events, shops.clone())
         .owns_stream(one)
         .owns_stream(two)
         .owns_stream(three)
@@ -177,25 +181,71 @@ fn watches(client: &Client, config: &Config, controller: Controller<ShopDeployme
         pods,
         secrets,
     };
-    let pod_events = pod_events.map(|event| {
-        if let Err(error) = event {
-            tracing::warn!(error = %chain(&error), "the watch of pods failed");
-        }
-    });
-    (controller, stores, pod_events.boxed())
+    (controller, stores, pod_events.filter_map(|pod| future::ready(pod.ok())).boxed())
 }
 
-/// A cache and the stream that fills it.
-fn watched<K>(
-    api: Api<K>,
-    config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+/// A cache of what `keep` leaves of each object, and the stream that fills it. The stream tells of no failure: the controller
+/// would wait with all watches for each one that fails, and ever longer, while each has a pause of its own already.
+fn watched<K, T>(
+    watch: impl Fn() -> Watch<K> + Send + 'static,
+    keep: fn(K) -> T,
+) -> (Store<T>, impl Stream<Item = watcher::Result<T>> + Send + 'static)
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    K: Send + 'static,
+    T: Resource + Clone + Send + Sync + 'static,
+    T::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    (store, watcher(api, config).default_backoff().reflect(writer).touched_objects())
+    let kind = T::plural(&T::DynamicType::default()).into_owned();
+    let kept = endless(watch).map(move |event| event.map(|event| only(event, keep)));
+    let objects = kept.default_backoff().reflect(writer).touched_objects().filter_map(move |object| {
+        if let Err(error) = &object {
+            tracing::warn!(kind, error = %chain(error), "a watch failed");
+        }
+        future::ready(object.ok().map(Ok))
+    });
+    (store, objects)
+}
+
+type Watch<K> = stream::BoxStream<'static, watcher::Result<Event<K>>>;
+
+/// How a watch of a kind is started, and started again.
+fn whole<K>(client: &Client, config: &Config, which: &watcher::Config) -> impl Fn() -> Watch<K> + Send + use<K>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default,
+{
+    let (api, which) = (scoped::<K>(client, config), which.clone());
+    move || watcher(api.clone(), which.clone()).boxed()
+}
+
+/// A watch that is told at its start that its version is too old would ask for that version again and again: another one
+/// lists anew.
+fn endless<K: Send + 'static>(
+    watch: impl Fn() -> Watch<K> + Send,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let too_old = |event: &watcher::Result<Event<K>>| match event {
+        Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => status.code == 410,
+        _ => false,
+    };
+    stream::unfold(None, move |running: Option<Watch<K>>| {
+        let mut running = running.unwrap_or_else(&watch);
+        async move {
+            let event = running.next().await?;
+            let goes_on = !too_old(&event);
+            Some((event, goes_on.then_some(running)))
+        }
+    })
+}
+
+fn only<K, T>(event: Event<K>, keep: fn(K) -> T) -> Event<T> {
+    match event {
+        Event::Apply(object) => Event::Apply(keep(object)),
+        Event::Delete(object) => Event::Delete(keep(object)),
+        Event::InitApply(object) => Event::InitApply(keep(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
 }
 
 /// The shops that name a Secret, or whose generated keys it is.

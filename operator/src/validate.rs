@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::{
     conditions::Reason,
     crd::{DeletionPolicy, FailurePolicy, Management, Mode, Queue, ShopDeployment, ShopDeploymentSpec},
     names::{self, keys_secret},
-    scale::Pause,
+    scale::{Opening, Pause, Schedule},
 };
 
 /// What a shop refers to, as it was found.
@@ -91,6 +92,8 @@ pub struct Scaling {
     pub max_percent: u32,
     pub failure_after_seconds: u32,
     pub fallback: Option<u32>,
+    pub poll_seconds: u32,
+    pub schedules: Vec<Schedule>,
 }
 
 /// One thing that keeps a shop from being built, and what to do about it.
@@ -167,6 +170,8 @@ pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, V
     faults.extend(queue_faults(shop, world));
     faults.extend(number_faults(spec));
     faults.extend(text_faults(spec));
+    let (schedules, unreadable) = schedules(spec);
+    faults.extend(unreadable);
     let Some(owner) = shop.controller_owner_ref(&()) else {
         return Err(vec![invalid("metadata: the object has no name or uid".to_owned())]);
     };
@@ -185,7 +190,7 @@ pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, V
             .as_ref()
             .map_or_else(|| keys_secret(&shop.name_any()), |s| s.name.clone()),
         concurrency: unsigned(spec.worker.concurrency),
-        scaling: scaling(shop),
+        scaling: scaling(shop, schedules),
         secrets: world.secrets.clone(),
         spec: spec.clone(),
     })
@@ -313,7 +318,28 @@ fn is_network(text: &str) -> bool {
     prefix.parse::<u8>().is_ok_and(|bits| bits <= most)
 }
 
-fn scaling(shop: &ShopDeployment) -> Scaling {
+/// The schedules that can be followed, and what is wrong with the others.
+fn schedules(spec: &ShopDeploymentSpec) -> (Vec<Schedule>, Vec<Fault>) {
+    let (mut schedules, mut faults) = (Vec::new(), Vec::new());
+    for wanted in &spec.worker.autoscaling.schedules {
+        match Opening::new(&wanted.cron, &wanted.time_zone) {
+            Ok(opening) => schedules.push(Schedule {
+                name: wanted.name.clone(),
+                opening,
+                duration: SignedDuration::from_mins(wanted.duration_minutes.into()),
+                min: wanted.min.map(unsigned),
+                max: wanted.max.map(unsigned),
+                target_wait: wanted.target_wait_seconds.map(f64::from),
+            }),
+            Err(error) => {
+                faults.push(invalid(format!("spec.worker.autoscaling.schedules {}: {error}", wanted.name)));
+            }
+        }
+    }
+    (schedules, faults)
+}
+
+fn scaling(shop: &ShopDeployment, schedules: Vec<Schedule>) -> Scaling {
     let (worker, scaling) = (&shop.spec.worker, &shop.spec.worker.autoscaling);
     let annotated = |key: &str| shop.annotations().get(key).is_some_and(|value| value != "false");
     let pause = if shop.spec.paused || annotated(names::PAUSE_SCALING) {
@@ -341,6 +367,8 @@ fn scaling(shop: &ShopDeployment) -> Scaling {
         max_percent: unsigned(scaling.scale_down.max_percent),
         failure_after_seconds: unsigned(scaling.failure.after_seconds),
         fallback,
+        poll_seconds: unsigned(scaling.poll_seconds),
+        schedules,
     }
 }
 

@@ -66,12 +66,14 @@ pub struct Live {
 pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
     let config = config::build(shop);
     let api = sealed(api::deployment(shop, &config.api));
+    let mut worker = sealed(worker::deployment(shop, &config.worker, (&api, live)));
+    worker.spec.replicas = worker::replicas(shop, live);
     Resources {
         service_accounts: both(|component| sealed(pod::service_account(shop, component))),
         network_policies: network::policies(shop).into_iter().map(sealed).collect(),
         service: sealed(self::api::service(shop)),
         ingress: self::api::ingress(shop).map(sealed),
-        worker: sealed(worker::deployment(shop, &config.worker, (&api, live))),
+        worker,
         budgets: both(|component| sealed(budget(shop, component))),
         api,
         config_maps: vec![sealed(config.api), sealed(config.worker)],

@@ -182,6 +182,15 @@ fn replicas_are_carried_until_the_scaler_owns_them(#[case] worker: Option<Deploy
     assert_eq!(build(&minimal(), &live).worker.spec.replicas, expected);
 }
 
+#[test]
+fn that_the_scaler_takes_over_is_no_reason_to_write() {
+    let before = build(&minimal(), &Live::default()).worker;
+    let live = Live { worker: Some(Arc::new(live(&minimal().worker_image, 1, &[names::SCALER]))), ..Live::default() };
+    let after = build(&minimal(), &live).worker;
+    assert_eq!((before.spec.replicas, after.spec.replicas), (Some(1), None));
+    assert!(contained(&value(&after), Some(&value(&before))));
+}
+
 /// The api as it is built, with pods of which so many are of its template.
 fn rolled_out(shop: &ValidatedShop, updated: i32) -> Deployment {
     let mut api = build(shop, &Live::default()).api;

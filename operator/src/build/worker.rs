@@ -23,6 +23,7 @@ use crate::{
 
 pub const PROGRESS_DEADLINE_SECONDS: i32 = 180;
 
+/// Without the number of pods: see [`replicas`].
 pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, (api, live): (&Deployment, &Live)) -> Deployment {
     let worker = &shop.spec.worker;
     let parts = Parts {
@@ -38,7 +39,6 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap, (api, live): (&Deplo
     Deployment {
         metadata: metadata(shop, Component::Worker),
         spec: DeploymentSpec {
-            replicas: replicas(shop, live),
             selector: LabelSelector {
                 match_labels: Some(Component::Worker.selector(&shop.name)),
                 ..LabelSelector::default()
@@ -64,8 +64,9 @@ fn image(shop: &ValidatedShop, api: &Deployment, live: &Live) -> String {
     }
 }
 
-/// The live value until the scaler has made the field its own, then nothing.
-fn replicas(shop: &ValidatedShop, live: &Live) -> Option<i32> {
+/// The live value until the scaler has made the field its own, then nothing. It is no part of the fingerprint: that the
+/// scaler takes over changes nothing of what was built, and is no reason to write.
+pub fn replicas(shop: &ValidatedShop, live: &Live) -> Option<i32> {
     let Some(worker) = live.worker.as_deref() else { return Some(first(shop)) };
     if rollout::owns_replicas(worker, SCALER) { None } else { worker.spec.replicas }
 }

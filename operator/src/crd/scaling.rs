@@ -114,6 +114,11 @@ pub struct Autoscaling {
     #[serde(default = "Autoscaling::target_wait_seconds")]
     #[schemars(range(min = 1, max = 86400))]
     pub target_wait_seconds: i32,
+    /// Seconds between two looks at the queue while workers run, and for ten minutes after the last work. At rest it is looked at
+    /// every 10 s, or as rarely as this.
+    #[serde(default = "Autoscaling::poll_seconds")]
+    #[schemars(range(min = 1, max = 60))]
+    pub poll_seconds: i32,
     /// Seconds of work per message, until it has been measured.
     #[serde(default = "Autoscaling::expected_seconds_per_message")]
     #[schemars(range(min = 0.001, max = 3600.0))]
@@ -140,9 +145,19 @@ pub struct Autoscaling {
     /// What to do when the queue cannot be read.
     #[serde(default)]
     pub failure: Failure,
+    /// Other bounds, or another target, at certain times. Of several that are open the least max, the largest min and the
+    /// shortest target hold; a min above the max is the max.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["name".into()]))]
+    pub schedules: Vec<Schedule>,
 }
 
 impl Autoscaling {
+    fn poll_seconds() -> i32 {
+        2
+    }
+
     fn target_wait_seconds() -> i32 {
         30
     }
@@ -169,6 +184,7 @@ impl Default for Autoscaling {
         Self {
             mode: Mode::DrainTime,
             target_wait_seconds: Self::target_wait_seconds(),
+            poll_seconds: Self::poll_seconds(),
             expected_seconds_per_message: Self::expected_seconds_per_message(),
             min: Self::min(),
             max: Self::max(),
@@ -176,6 +192,7 @@ impl Default for Autoscaling {
             to_zero_cooldown_seconds: Self::to_zero_cooldown_seconds(),
             scale_down: ScaleDown::default(),
             failure: Failure::default(),
+            schedules: Vec::new(),
         }
     }
 }
@@ -232,4 +249,46 @@ pub enum FailurePolicy {
     #[default]
     Hold,
     Static,
+}
+
+/// Bounds, or a target, of a window of time that comes again and again.
+#[derive(Clone, Debug, Deserialize, Serialize, KubeSchema, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("has(self.min) || has(self.max) || has(self.targetWaitSeconds)")
+    .message("worker.autoscaling.schedules: set at least one of min, max and targetWaitSeconds"))]
+#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max")
+    .message("worker.autoscaling.schedules: a schedule's min must not be above its max"))]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// What it is called in the status.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// When the window opens: minute, hour, day of month, month, day of week, as in 0 8 * * 1-5. Where the clock skips that
+    /// time it opens as much later; where it comes twice, at the first.
+    #[schemars(length(min = 9, max = 128))]
+    pub cron: String,
+    /// Whose clock cron is about, such as Europe/Berlin.
+    #[serde(default = "Schedule::time_zone")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+    /// For how long the window is open.
+    #[schemars(range(min = 1, max = 10080))]
+    pub duration_minutes: i32,
+    /// Fewest pods meanwhile. Left out, the autoscaling's own min.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub min: Option<i32>,
+    /// Most pods meanwhile. Left out, the autoscaling's own max.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max: Option<i32>,
+    /// How long a message may wait meanwhile. Left out, as long as at other times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub target_wait_seconds: Option<i32>,
+}
+
+impl Schedule {
+    fn time_zone() -> String {
+        "UTC".to_owned()
+    }
 }

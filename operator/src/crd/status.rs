@@ -136,6 +136,18 @@ pub struct MemoryStatus {
     /// Seconds of work per message, where it has been measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_per_message: Option<f64>,
+    /// Seconds from a pod's creation to its being ready, where it has been measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_seconds: Option<f64>,
     /// Highest recommendation within the scale-down window.
     pub window_max: i32,
+    /// When the number of workers was last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<Time>,
+    /// Since when messages have waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
+    /// When a worker that was taken away last had to leave work unfinished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_busy_kill_time: Option<Time>,
 }

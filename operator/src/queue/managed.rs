@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use serde_json::{Value, json};
 
-use super::{Problem, QueueError, depth, url_of, within};
+use super::{Counts, Problem, QueueError, url_of, within};
 use crate::{
     crd::Queue,
     names::{FIFO, QUEUE_TAG, dead_letter_queue},
@@ -58,7 +58,7 @@ impl Managed<'_> {
         for (name, is_dead_letter) in [(self.name.to_owned(), false), (dead_letter_queue(self.name), true)] {
             let Some(url) = self.own(&name).await? else { continue };
             found = true;
-            let depth = depth(self.client, &url).await?;
+            let depth = Counts::default().ask(self.client, &url).await?;
             let messages = depth.visible.saturating_add(depth.in_flight).saturating_add(depth.delayed);
             if messages > 0 {
                 left.push(Left { queue: name, messages, is_dead_letter });

@@ -1,5 +1,6 @@
 //! SQS queues from the operator's side: clients, attributes, and the queues that it manages. Never a message body.
 
+mod counts;
 mod error;
 mod managed;
 
@@ -9,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_sqs::{Client, config::SharedHttpClient, types::QueueAttributeName};
+use aws_sdk_sqs::{Client, config::SharedHttpClient};
+pub use counts::Counts;
 pub use error::{Problem, QueueError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -23,7 +25,6 @@ use shop_runtime::{
 use crate::{
     context::{Context, cached},
     crd::{CaSecretRef, Queue, ShopDeploymentSpec},
-    scale::Depth,
 };
 
 /// Managed queues are compared with the spec this often; there is no watch on them.
@@ -70,7 +71,9 @@ impl Queues {
         });
         let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(place.uid).cloned();
         let ca_key = place.ca.map(|ca| &ca.key);
-        let sign = format!("{}|{:?}|{secrets:?}|{ca_key:?}|{versions:?}", place.queue.region, place.queue.endpoint);
+        let (region, endpoint) = (&place.queue.region, &place.queue.endpoint);
+        let namespace = secrets.iter().any(Option::is_some).then_some(place.namespace);
+        let sign = format!("{region}|{endpoint:?}|{namespace:?}|{secrets:?}|{ca_key:?}|{versions:?}");
         match known {
             Some((made_for, client)) if made_for == sign => return Ok(client),
             // A Secret is gone, as when everything is being deleted: the old client still works.
@@ -81,10 +84,25 @@ impl Queues {
             }
             _ => {}
         }
+        if let Some(client) = self.another_ones(&sign) {
+            return Ok(self.keep(place.uid, (sign, client)));
+        }
         let client = self.connect(ctx, place).await?;
+        // Another shop may have made one meanwhile.
+        let client = self.another_ones(&sign).unwrap_or(client);
+        Ok(self.keep(place.uid, (sign, client)))
+    }
+
+    /// Shops with the same place and credentials share a client: one is as large as all that is kept of a shop.
+    fn another_ones(&self, sign: &str) -> Option<Client> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.values().find(|(made_for, _)| made_for == sign).map(|(_, client)| client.clone())
+    }
+
+    fn keep(&self, uid: &str, (sign, client): (String, Client)) -> Client {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.insert(place.uid.to_owned(), (sign, client.clone()));
-        Ok(client)
+        clients.insert(uid.to_owned(), (sign, client.clone()));
+        client
     }
 
     async fn connect(&self, ctx: &Context, place: &Place<'_>) -> Result<Client, QueueError> {
@@ -167,25 +185,6 @@ async fn url_of(client: &Client, name: &str) -> Result<String, QueueError> {
     answer.queue_url.ok_or_else(|| QueueError::new(Problem::Other, format!("SQS gave no URL for queue {name}")))
 }
 
-/// The queue's counts, approximate on AWS.
-pub async fn depth(client: &Client, url: &str) -> Result<Depth, QueueError> {
-    let counts = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ];
-    let request = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(counts.to_vec()));
-    let found = within(request.send()).await?.attributes.unwrap_or_default();
-    let [visible, in_flight, delayed] = counts.map(|name| count(&found, &name));
-    Ok(Depth { visible: visible?, in_flight: in_flight?, delayed: delayed? })
-}
-
-/// A count that is not there is no zero: an empty queue loses its workers, and may be deleted.
-fn count(found: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> Result<u64, QueueError> {
-    let number = found.get(name).and_then(|text| text.parse().ok());
-    number.ok_or_else(|| QueueError::new(Problem::Other, format!("SQS gave no number for {}", name.as_str())))
-}
-
 /// Runs one SQS call with the operator's patience.
 async fn within<T, E>(call: impl Future<Output = Result<T, aws_sdk_sqs::error::SdkError<E>>>) -> Result<T, QueueError>
 where
@@ -196,23 +195,5 @@ where
         Err(_) => {
             Err(QueueError::new(Problem::Unreachable, format!("SQS did not answer within {} s", PATIENCE.as_secs())))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::a_number(Some("3"), Some(3))]
-    #[case::nothing(None, None)]
-    #[case::empty(Some(""), None)]
-    #[case::negative(Some("-1"), None)]
-    fn a_count_that_is_no_number_is_no_zero(#[case] text: Option<&str>, #[case] expected: Option<u64>) {
-        let name = QueueAttributeName::ApproximateNumberOfMessages;
-        let found = text.map(|text| (name.clone(), text.to_owned())).into_iter().collect();
-        assert_eq!(count(&found, &name).ok(), expected);
     }
 }

@@ -11,12 +11,9 @@ use serde_json::json;
 
 use crate::{
     context::Context,
-    names::{DELETION_COST, SCALER},
+    names::{DELETION_COST, SCALER, VICTIM, is_victim},
     rollout,
 };
-
-/// Lower than any pod's own cost of 0.
-const VICTIM: &str = "-1000";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -65,8 +62,7 @@ pub async fn scale(ctx: &Context, worker: &Deployment, replicas: u32) -> Result<
 pub async fn mark(ctx: &Context, pods: &[Arc<Pod>], victims: &[Arc<Pod>]) -> Result<bool, ActError> {
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let chosen = victims.iter().any(|victim| victim.uid() == pod.uid());
-        let marked = pod.annotations().get(DELETION_COST).is_some_and(|cost| cost == VICTIM);
-        if chosen == marked {
+        if chosen == is_victim(pod) {
             continue;
         }
         let name = pod.name_any();

@@ -3,7 +3,7 @@
 use super::{
     explain::explain,
     history::{BURST, History, Panic, STABLE},
-    policy::{Pause, Policy, Sample},
+    policy::{Pause, Policy, Sample, Scheduled},
     sizing::{Load, Size},
 };
 
@@ -19,6 +19,8 @@ pub enum Reason {
     BusyFloor,
     Stabilised,
     Rollout,
+    /// A schedule's bound is the number.
+    Schedule,
     MaxReached,
     MinReached,
     Fallback,
@@ -40,6 +42,7 @@ impl Reason {
             Self::BusyFloor => "BusyFloor",
             Self::Stabilised => "Stabilised",
             Self::Rollout => "Rollout",
+            Self::Schedule => "Schedule",
             Self::MaxReached => "MaxReached",
             Self::MinReached => "MinReached",
             Self::Fallback => "Fallback",
@@ -63,7 +66,7 @@ pub enum Limit {
 }
 
 /// What went into a decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Terms {
     pub current: u32,
     pub keep_up: u32,
@@ -74,6 +77,8 @@ pub struct Terms {
     pub busy: u32,
     pub min: u32,
     pub max: u32,
+    /// Whose bounds these are, where not the owner's standing ones.
+    pub scheduled: Scheduled,
     pub arrivals: f64,
     pub service: f64,
     pub startup: f64,
@@ -97,19 +102,23 @@ impl Decision {
     }
 }
 
-/// Takes in one sample and says how many workers there should be.
+/// Takes in one sample and says how many workers there should be. A pause goes before the schedules, these before the rules.
 pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decision {
+    let (policy, scheduled) = policy.at(sample.at);
+    let policy = policy.as_ref();
     history.observe(policy, sample);
     let (size, mut terms) = measure(policy, history, sample);
+    terms.scheduled = scheduled;
     if policy.pause == Pause::All {
         return Decision { replicas: sample.current, reason: Reason::Paused, terms, limit: None };
     }
     let (replicas, reason) = if history.stale() {
         without_queue(policy, history, sample)
     } else {
+        history.limit = limit(policy, size, &terms);
         let wanted = want(policy, history, sample, &terms);
         history.recommend(wanted);
-        terms.window_max = history.window_max(policy.window);
+        terms.window_max = history.window_max(policy);
         if asleep(policy, history, sample) {
             (0, Reason::ToZero)
         } else if wanted >= sample.current {
@@ -118,7 +127,7 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
             shrink(policy, history, sample, &terms)
         }
     };
-    Decision { replicas, reason, limit: limit(policy, size, &terms), terms }
+    Decision { replicas, reason, limit: history.limit, terms }
 }
 
 /// Sizes the load by the steady rate and by the burst's.
@@ -144,10 +153,11 @@ fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Te
         keep_up: size.keep_up,
         drain: size.drain,
         panic: burst.pods(),
-        window_max: history.window_max(policy.window),
+        window_max: history.window_max(policy),
         busy: sample.busy_pods,
         min: policy.min,
         max: policy.max,
+        scheduled: Scheduled::default(),
         arrivals: steady,
         service: load.service,
         startup: load.startup,
@@ -159,7 +169,8 @@ fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Te
 
 /// The size within the owner's bounds; in a panic the highest one seen.
 fn want(policy: &Policy, history: &mut History, sample: &Sample, terms: &Terms) -> u32 {
-    let burst = terms.panic.clamp(policy.min, policy.max);
+    // Without the minimum: one that is raised is no burst.
+    let burst = terms.panic.min(policy.max);
     let capacity = sample.ready.saturating_add(sample.pending).max(1);
     if burst >= capacity.saturating_mul(2) {
         let highest = history.panic.map_or(burst, |panic| panic.highest.max(burst));
@@ -184,20 +195,28 @@ fn grow(policy: &Policy, history: &History, sample: &Sample, (wanted, terms): (u
     let why = if terms.drain > terms.keep_up { Reason::Drain } else { Reason::KeepUp };
     let barely = u64::from(wanted) * 10 <= u64::from(current) * 11;
     if current > 0 && visible == 0 && barely && current >= policy.min {
-        return (current, if current == policy.min { Reason::MinReached } else { why });
+        return (current, if current == policy.min { at_min(terms) } else { why });
     }
     let reason = if current == 0 && policy.min == 0 {
         Reason::FromZero
-    } else if history.panic.is_some() && wanted > current {
+    } else if history.panic.is_some_and(|panic| panic.highest > policy.min) && wanted > current {
         Reason::Panic
     } else if terms.keep_up.max(terms.drain) > policy.max {
-        Reason::MaxReached
+        at_max(terms)
     } else if terms.keep_up.max(terms.drain) <= policy.min {
-        Reason::MinReached
+        at_min(terms)
     } else {
         why
     };
     (wanted.max(u32::from(current == 0)), reason)
+}
+
+fn at_min(terms: &Terms) -> Reason {
+    if terms.scheduled.min.is_some() { Reason::Schedule } else { Reason::MinReached }
+}
+
+fn at_max(terms: &Terms) -> Reason {
+    if terms.scheduled.max.is_some() { Reason::Schedule } else { Reason::MaxReached }
 }
 
 fn shrink(policy: &Policy, history: &History, sample: &Sample, terms: &Terms) -> (u32, Reason) {
@@ -213,7 +232,8 @@ fn shrink(policy: &Policy, history: &History, sample: &Sample, terms: &Terms) ->
         return (current, if idle { Reason::ToZero } else { Reason::Stabilised });
     }
     let small = u64::from(target) * 100 > u64::from(current) * 85 && current - target < 3;
-    if small && target != policy.min && target != 0 {
+    // Above a maximum that was lowered even a little is too much.
+    if small && target != policy.min && target != 0 && current <= policy.max {
         return (current, Reason::Stabilised);
     }
     let share = u64::from(current) * u64::from(policy.max_percent) / 100;
@@ -223,7 +243,8 @@ fn shrink(policy: &Policy, history: &History, sample: &Sample, terms: &Terms) ->
     let reason = match floored {
         _ if floored > stepped => Reason::BusyFloor,
         0 => Reason::ToZero,
-        n if n == policy.min => Reason::MinReached,
+        n if n == policy.min => at_min(terms),
+        _ if current > policy.max => at_max(terms),
         _ => Reason::Stabilised,
     };
     (floored, reason)
@@ -233,7 +254,7 @@ fn must_not_shrink(policy: &Policy, history: &History, sample: &Sample) -> Optio
     let known_for = history.now - history.since.unwrap_or(history.now);
     if policy.pause == Pause::Down {
         Some(Reason::Paused)
-    } else if known_for < STABLE {
+    } else if known_for < STABLE || history.restarted {
         Some(Reason::ColdStart)
     } else if history.panic.is_some() {
         Some(Reason::Panic)
@@ -266,7 +287,12 @@ fn without_queue(policy: &Policy, history: &mut History, sample: &Sample) -> (u3
         history.saturated_since = Some(history.now);
         replicas = replicas.max(current.saturating_add((current / 4).max(1)));
     }
-    (replicas.min(ceiling), Reason::Fallback)
+    let replicas = replicas.min(ceiling);
+    if history.blind || replicas > current {
+        // What is held counts as needed: a window without data must not look like one without work.
+        history.recommend(replicas);
+    }
+    (replicas, Reason::Fallback)
 }
 
 fn limit(policy: &Policy, size: Size, terms: &Terms) -> Option<Limit> {

@@ -6,7 +6,7 @@ use super::policy::Depth;
 use crate::{
     context::Context,
     controller::place,
-    queue::{self, QueueError},
+    queue::{self, Counts, QueueError},
     validate::ValidatedShop,
 };
 
@@ -14,15 +14,16 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Gauge {
     url: Option<String>,
+    counts: Counts,
 }
 
 impl Gauge {
     pub async fn read(&mut self, ctx: &Context, shop: &ValidatedShop) -> Result<Depth, QueueError> {
         let client = ctx.queues.client(ctx, &place(shop)).await?;
         let url = self.url(&client, shop).await?;
-        let depth = queue::depth(&client, &url).await;
+        let depth = self.counts.ask(&client, &url).await;
         if depth.is_err() {
-            self.url = None;
+            self.reset();
         }
         depth
     }
@@ -33,7 +34,7 @@ impl Gauge {
 
     /// The spec may name another queue now.
     pub fn reset(&mut self) {
-        self.url = None;
+        *self = Self::default();
     }
 
     async fn url(&mut self, client: &Client, shop: &ValidatedShop) -> Result<String, QueueError> {

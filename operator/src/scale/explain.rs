@@ -7,11 +7,24 @@ pub fn explain(decision: &Decision) -> String {
     let sum = terms.keep_up.max(terms.drain);
     let parts = format!("{} = keep-up {} + drain {}", sum, terms.keep_up, sum - terms.keep_up);
     match decision.reason {
-        Reason::MinReached if sum < terms.min => format!("{parts}, raised to min {}", terms.min),
-        Reason::KeepUp | Reason::Drain | Reason::FromZero | Reason::MinReached => parts,
+        Reason::MinReached | Reason::Schedule if n == terms.min && sum < n => {
+            format!("{parts}, raised to {}", min(decision))
+        }
+        Reason::MaxReached | Reason::Schedule if n > terms.max => {
+            format!("{n}: on the way to {}; {parts}", max(decision))
+        }
+        Reason::MaxReached | Reason::Schedule if sum > terms.max => format!("{parts}, capped by {}", max(decision)),
+        Reason::KeepUp
+        | Reason::Drain
+        | Reason::FromZero
+        | Reason::MinReached
+        | Reason::MaxReached
+        | Reason::Schedule => parts,
         Reason::Panic if n == terms.current => format!("{n}: no pod is taken away within 60 s of a burst"),
-        Reason::Panic => format!("{n}: a burst asks for {}; {parts}{}", terms.panic, cap(decision)),
-        Reason::MaxReached => format!("{parts}, capped by max {}", terms.max),
+        Reason::Panic if terms.panic > terms.max => {
+            format!("{n}: a burst asks for {}; {parts}, capped by {}", terms.panic, max(decision))
+        }
+        Reason::Panic => format!("{n}: a burst asks for {}; {parts}", terms.panic),
         Reason::BusyFloor => format!("{n}: {} pods have work in hand; {parts}", terms.busy),
         Reason::Stabilised if n < terms.current => {
             format!("{n}: the highest need of the scale-down window is {}; {parts}", terms.window_max)
@@ -32,7 +45,14 @@ pub fn explain(decision: &Decision) -> String {
     }
 }
 
-fn cap(decision: &Decision) -> String {
-    let terms = &decision.terms;
-    if terms.panic > terms.max { format!(", capped by max {}", terms.max) } else { String::new() }
+fn min(decision: &Decision) -> String {
+    bound("min", decision.terms.min, decision.terms.scheduled.min.as_deref())
+}
+
+fn max(decision: &Decision) -> String {
+    bound("max", decision.terms.max, decision.terms.scheduled.max.as_deref())
+}
+
+fn bound(which: &str, value: u32, schedule: Option<&str>) -> String {
+    schedule.map_or_else(|| format!("{which} {value}"), |name| format!("{which} {value} of schedule {name}"))
 }

@@ -2,18 +2,23 @@
 
 use std::collections::VecDeque;
 
-use super::policy::{Policy, Sample};
+use super::{
+    decide::Limit,
+    policy::{Depth, Policy, Sample},
+};
 
 /// Window of the steady arrival rate.
 pub const STABLE: f64 = 60.0;
 /// Window of the rate that notices bursts.
 pub const BURST: f64 = 15.0;
 const WEIGHT: f64 = 0.2;
-const COMPLETIONS_TO_LEARN: u64 = 20;
+const COMPLETIONS_TO_LEARN: f64 = 20.0;
 const POLLS_TO_BLIND: u32 = 3;
 const POLLS_TO_RECOVER: u32 = 2;
 const SHORTEST_SERVICE: f64 = 1e-4;
 const SEED_STARTUP: f64 = 5.0;
+/// So long after a pod had to leave its work unfinished the scale-down window is twice as long.
+const CAUTIOUS: f64 = 600.0;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tick {
@@ -27,6 +32,17 @@ struct Tick {
 pub struct Panic {
     pub highest: u32,
     pub last_over: f64,
+}
+
+/// What is worth remembering over a restart: times in seconds on the clock of the samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Seconds of work per message, and from a pod's creation to its being ready, as far as measured.
+    pub service: Option<f64>,
+    pub startup: Option<f64>,
+    pub window_max: u32,
+    pub backlog_since: Option<f64>,
+    pub last_cut_off: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,31 +61,62 @@ pub struct History {
     pub waiting_polls: u32,
     /// Since when the pods report that more than 90 % of what they can hold is being worked on.
     pub saturated_since: Option<f64>,
+    /// As it was when the queue could last be read.
+    pub limit: Option<Limit>,
+    last_cut_off: Option<f64>,
+    /// There may have been an outage at the restart: the data count from the second good poll on, as after one.
+    pub restarted: bool,
     good: u32,
     done: f64,
     ticks: VecDeque<Tick>,
     recommendations: VecDeque<(f64, u32)>,
     service: Option<f64>,
     startup: Option<f64>,
-    learning: (u64, f64),
+    /// Completions, and the seconds of work that they took.
+    learning: (f64, f64),
 }
 
 impl History {
     /// Goes on from what an earlier process left: as if its highest recommendation, or what runs now, were made again until
     /// arrivals are known as far back as they were.
-    pub fn restored(now: f64, service: Option<f64>, window_max: u32) -> Self {
-        let mut history = Self { now, service: service.filter(|s| s.is_finite() && *s > 0.0), ..Self::default() };
-        history.recommendations.push_back((now + STABLE, window_max));
+    pub fn restored(now: f64, memory: Memory) -> Self {
+        let known = |seconds: Option<f64>| seconds.filter(|s| s.is_finite() && *s >= 0.0);
+        let past = |at: Option<f64>| at.filter(|at| at.is_finite()).map(|at| at.min(now));
+        let mut history = Self {
+            now,
+            service: known(memory.service),
+            startup: known(memory.startup),
+            backlog_since: past(memory.backlog_since),
+            last_cut_off: past(memory.last_cut_off),
+            restarted: true,
+            ..Self::default()
+        };
+        history.recommendations.push_back((now + STABLE, memory.window_max));
         history
+    }
+
+    /// For [`History::restored`].
+    pub fn memory(&mut self, policy: &Policy) -> Memory {
+        Memory {
+            service: self.service,
+            startup: self.startup,
+            window_max: self.window_max(policy),
+            backlog_since: self.backlog_since,
+            last_cut_off: self.last_cut_off,
+        }
     }
 
     pub fn observe(&mut self, policy: &Policy, sample: &Sample) {
         let before = self.now;
         // A clock that jumps back stands still until it has caught up.
         self.now = if sample.at.is_finite() { before.max(sample.at) } else { before };
+        let elapsed = if self.since.is_some() { self.now - before } else { 0.0 };
         self.since.get_or_insert(self.now);
-        self.learn(sample);
-        self.count(policy, sample, self.now - before);
+        if sample.cut_off > 0 {
+            self.last_cut_off = Some(self.now);
+        }
+        self.learn(policy, sample, elapsed);
+        self.count(policy, sample, elapsed);
         let held = f64::from(sample.ready) * policy.concurrency;
         since(&mut self.saturated_since, sample.ready > 0 && float(sample.busy) > 0.9 * held, self.now);
         match sample.depth {
@@ -100,44 +147,63 @@ impl History {
         self.service.unwrap_or(policy.expected_service).max(SHORTEST_SERVICE)
     }
 
-    /// What was measured of [`History::service`]: what is worth remembering over a restart.
-    pub fn learnt(&self) -> Option<f64> {
-        self.service
-    }
-
     /// Seconds a pod takes from its creation to being ready.
     pub fn startup(&self) -> f64 {
         self.startup.unwrap_or(SEED_STARTUP)
     }
 
-    pub fn recommend(&mut self, pods: u32) {
-        while self.recommendations.back().is_some_and(|(_, earlier)| *earlier <= pods) {
-            self.recommendations.pop_back();
-        }
-        self.recommendations.push_back((self.now, pods));
+    /// Seconds for which a need is remembered.
+    fn window(&self, policy: &Policy) -> f64 {
+        let cautious = self.last_cut_off.is_some_and(|at| self.now - at < CAUTIOUS);
+        policy.window * if cautious { 2.0 } else { 1.0 }
     }
 
-    /// The highest recommendation of the last `window` seconds.
-    pub fn window_max(&mut self, window: f64) -> u32 {
-        let from = self.now - window;
+    pub fn recommend(&mut self, pods: u32) {
+        let mut until = self.now;
+        while let Some((at, _)) = self.recommendations.pop_back_if(|(_, earlier)| *earlier <= pods) {
+            // What was restored counts as made later.
+            until = until.max(at);
+        }
+        self.recommendations.push_back((until, pods));
+    }
+
+    /// The highest recommendation of the scale-down window.
+    pub fn window_max(&mut self, policy: &Policy) -> u32 {
+        let from = self.now - self.window(policy);
         while self.recommendations.len() > 1 && self.recommendations.front().is_some_and(|(at, _)| *at < from) {
             self.recommendations.pop_front();
         }
         self.recommendations.front().map_or(0, |(_, pods)| *pods)
     }
 
-    fn learn(&mut self, sample: &Sample) {
+    fn learn(&mut self, policy: &Policy, sample: &Sample, elapsed: f64) {
         if let Some(seconds) = sample.startup_seconds.filter(|s| s.is_finite() && *s >= 0.0) {
-            self.startup = Some(ewma(self.startup, seconds));
+            // From the seed: one slow start, as of a first pull of the image, is not the rule yet.
+            self.startup = Some(ewma(self.startup(), seconds));
         }
-        let seconds = if sample.service_seconds.is_finite() { sample.service_seconds.max(0.0) } else { 0.0 };
-        self.learning.0 = self.learning.0.saturating_add(sample.completed);
-        self.learning.1 += seconds;
+        let (completed, seconds) = if is_silent(sample) {
+            self.drained(policy, sample, elapsed)
+        } else {
+            (float(sample.completed), sample.service_seconds)
+        };
+        self.learning.0 += completed;
+        self.learning.1 += if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
         if self.learning.0 >= COMPLETIONS_TO_LEARN {
-            let mean = self.learning.1 / float(self.learning.0);
-            self.service = Some(ewma(self.service, mean.max(SHORTEST_SERVICE)));
-            self.learning = (0, 0.0);
+            let mean = (self.learning.1 / self.learning.0).max(SHORTEST_SERVICE);
+            self.service = Some(self.service.map_or(mean, |before| ewma(before, mean)));
+            self.learning = (0.0, 0.0);
         }
+    }
+
+    /// Completions since the last sample of pods that do not report, and the seconds of work in them, by Little's law:
+    /// S = mean(F)/X. X shows only while the queue shrinks, and then what arrives meanwhile hides as much of it: the S that comes
+    /// of it may be too long, which costs pods, and is never too short. F counts as far as there are pods that can work on it.
+    fn drained(&self, policy: &Policy, sample: &Sample, elapsed: f64) -> (f64, f64) {
+        let (Some(depth), Some(last)) = (sample.depth, self.ticks.back().filter(|_| self.missed == 0)) else {
+            return (0.0, 0.0);
+        };
+        let gone = last.messages - depth.total();
+        if gone <= 0.0 { (0.0, 0.0) } else { (gone, at_work(policy, sample, depth) * elapsed) }
     }
 
     fn count(&mut self, policy: &Policy, sample: &Sample, elapsed: f64) {
@@ -145,10 +211,8 @@ impl History {
             self.last_completion = Some(self.now);
         }
         self.done += match sample.depth {
-            // Pods that do not report: what is in flight leaves after the time of service (Little's law).
-            Some(depth) if sample.ready > 0 && sample.reporting == 0 => {
-                float(depth.in_flight) / self.service(policy) * elapsed
-            }
+            // What is in flight leaves after the time of service (Little's law).
+            Some(depth) if is_silent(sample) => at_work(policy, sample, depth) / self.service(policy) * elapsed,
             _ => float(sample.completed),
         };
     }
@@ -165,10 +229,12 @@ impl History {
         self.missed = 0;
         self.good = self.good.saturating_add(1);
         self.last_good = Some(self.now);
-        if self.blind && self.good >= POLLS_TO_RECOVER {
-            self.blind = false;
+        if (self.blind || self.restarted) && self.good >= POLLS_TO_RECOVER {
             self.since = Some(self.now);
-            self.ticks.clear();
+            if self.blind {
+                self.ticks.clear();
+            }
+            (self.blind, self.restarted) = (false, false);
         }
         since(&mut self.backlog_since, depth.visible > 0, self.now);
         since(&mut self.idle_since, depth.is_empty(), self.now);
@@ -185,8 +251,18 @@ fn since(mark: &mut Option<f64>, holds: bool, now: f64) {
     *mark = holds.then(|| mark.unwrap_or(now));
 }
 
-fn ewma(before: Option<f64>, value: f64) -> f64 {
-    before.map_or(value, |before| before + WEIGHT * (value - before))
+fn ewma(before: f64, value: f64) -> f64 {
+    before + WEIGHT * (value - before)
+}
+
+/// No pod says what it does.
+fn is_silent(sample: &Sample) -> bool {
+    sample.ready > 0 && sample.reporting == 0
+}
+
+/// Messages in flight, as far as the pods can be at work on them: others wait hidden for their next delivery.
+fn at_work(policy: &Policy, sample: &Sample, depth: Depth) -> f64 {
+    float(depth.in_flight).min(f64::from(sample.ready) * policy.concurrency)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
@@ -196,7 +272,6 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::Depth;
     use super::*;
     use crate::scale::decide::tests::policy;
 
@@ -241,14 +316,60 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_learnt_from_the_seed_on() {
+        let (policy, mut history) = (policy(), History::default());
+        history.observe(&policy, &Sample { startup_seconds: Some(10.0), ..sample(0.0, 0, 0) });
+        assert!((history.startup() - 6.0).abs() < 1e-9, "{}", history.startup());
+        history.observe(&policy, &Sample { startup_seconds: Some(f64::NAN), ..sample(2.0, 0, 0) });
+        assert!((history.startup() - 6.0).abs() < 1e-9);
+    }
+
+    /// One silent pod for two messages at once; 10 messages, of which 3 are in back-off, go in 20 s.
+    #[test]
+    fn service_time_without_reports_is_what_is_at_work_over_what_is_gone() {
+        let (policy, mut history) = (policy(), History::default());
+        for tick in 0..=10_u64 {
+            let depth = Some(Depth { visible: 100 - 10 * tick, in_flight: 5, delayed: 0 });
+            let at = float(tick) * 20.0;
+            history.observe(&policy, &Sample { depth, reporting: 0, ..sample(at, 0, 0) });
+        }
+        // F = 2, X = 0.5/s.
+        assert!((history.service(&policy) - 4.0).abs() < 1e-9, "{}", history.service(&policy));
+        // Nothing arrives: what goes is what is done.
+        assert!(history.arrivals(STABLE).abs() < 0.1, "{}", history.arrivals(STABLE));
+    }
+
+    #[test]
+    fn a_growing_queue_says_nothing_of_silent_pods() {
+        let (policy, mut history) = (policy(), History::default());
+        for tick in 0..50_u64 {
+            let depth = Some(Depth { visible: 10 * tick, in_flight: 2, delayed: 0 });
+            history.observe(&policy, &Sample { depth, reporting: 0, ..sample(float(tick) * 2.0, 0, 0) });
+        }
+        assert_eq!(history.service, None);
+    }
+
+    #[test]
     fn the_window_keeps_its_highest() {
-        let mut history = History::restored(0.0, None, 4);
-        assert_eq!(history.window_max(10.0), 4);
+        let policy = Policy { window: 10.0, ..policy() };
+        let mut history = History::restored(0.0, Memory { window_max: 4, ..Memory::default() });
+        assert_eq!(history.window_max(&policy), 4);
         history.now = 5.0;
         history.recommend(2);
-        assert_eq!(history.window_max(10.0), 4);
+        assert_eq!(history.window_max(&policy), 4);
         history.now = STABLE + 11.0;
         history.recommend(1);
-        assert_eq!(history.window_max(10.0), 1);
+        assert_eq!(history.window_max(&policy), 1);
+    }
+
+    #[test]
+    fn ten_minutes_after_a_pod_was_cut_off_the_window_is_twice_as_long() {
+        let (policy, mut history) = (Policy { window: 100.0, ..policy() }, History::default());
+        let mut window = |at, cut_off| {
+            history.observe(&policy, &Sample { cut_off, ..sample(at, 0, 0) });
+            history.window(&policy)
+        };
+        let windows = [window(0.0, 0), window(2.0, 1), window(601.0, 0), window(602.0, 0)];
+        assert_eq!(windows.map(|seconds| format!("{seconds:.0}")), ["100", "200", "200", "100"]);
     }
 }

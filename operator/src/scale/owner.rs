@@ -33,12 +33,23 @@ pub fn to_write(scaling: &Scaling, decision: &Decision) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use serde_json::json;
 
     use super::{
-        super::decide::{Limit, Terms},
+        super::{
+            decide::{Limit, Terms},
+            policy::Depth,
+        },
         *,
     };
-    use crate::validate::tests::minimal;
+    use crate::{
+        names,
+        scale::{History, Policy, Sample, decide},
+        validate::{
+            tests::{minimal, shop, world},
+            validate,
+        },
+    };
 
     fn scaling(mode: Mode, replicas: Option<u32>) -> Scaling {
         Scaling { mode, replicas, ..minimal().scaling }
@@ -73,6 +84,45 @@ mod tests {
         assert_eq!(to_write(&scaling, &decision), written);
         let by_the_rules = told.1 == Reason::Drain;
         assert_eq!(decision.limit.is_some(), by_the_rules, "the rules' limits are no concern of other numbers");
+    }
+
+    /// One worker that is ready, nothing to do, and a schedule with a minimum of 8: what is told, and what is written.
+    #[rstest]
+    #[case::schedule(json!({}), (8, Reason::Schedule), Some(8))]
+    #[case::pause(json!({ "metadata": { "annotations": { names::PAUSE_SCALING: "" } } }), (1, Reason::Paused), None)]
+    #[case::no_pause(json!({ "metadata": { "annotations": { names::PAUSE_SCALING: "false" } } }), (8, Reason::Schedule), Some(8))]
+    #[case::only_up(json!({ "metadata": { "annotations": { names::PAUSE_SCALE_DOWN: "true" } } }), (8, Reason::Schedule), Some(8))]
+    #[case::all_of_the_shop_paused(json!({ "spec": { "paused": true } }), (1, Reason::Paused), None)]
+    #[case::paused_goes_before_suspended(json!({ "spec": { "paused": true, "suspended": true } }), (1, Reason::Paused), None)]
+    #[case::suspended(json!({ "spec": { "suspended": true } }), (0, Reason::Suspended), Some(0))]
+    #[case::suspended_goes_before_the_annotation(
+        json!({ "metadata": { "annotations": { names::PAUSE_SCALING: "" } }, "spec": { "suspended": true } }),
+        (0, Reason::Suspended),
+        Some(0)
+    )]
+    #[case::manual(json!({ "spec": { "worker": { "replicas": 3, "autoscaling": { "mode": "Manual" } } } }), (3, Reason::Manual), Some(3))]
+    #[case::manual_paused(
+        json!({
+            "metadata": { "annotations": { names::PAUSE_SCALING: "" } },
+            "spec": { "worker": { "replicas": 3, "autoscaling": { "mode": "Manual" } } },
+        }),
+        (1, Reason::Paused),
+        None
+    )]
+    #[case::recommend(json!({ "spec": { "worker": { "autoscaling": { "mode": "Recommend" } } } }), (8, Reason::Schedule), None)]
+    fn a_pause_goes_before_the_owners_number_that_before_schedules_and_these_before_the_load(
+        #[case] patch: serde_json::Value,
+        #[case] told: (u32, Reason),
+        #[case] written: Option<u32>,
+    ) {
+        let schedule = json!({ "name": "sale", "cron": "* * * * *", "durationMinutes": 1, "min": 8 });
+        let mut object = shop(patch);
+        object.spec.worker.autoscaling.schedules = vec![serde_json::from_value(schedule).unwrap()];
+        let shop = validate(&object, &world(&[("mongodb", "uri")])).unwrap();
+        let sample = Sample { at: 1e9, depth: Some(Depth::default()), current: 1, ready: 1, ..Sample::default() };
+        let decision = heed(&shop.scaling, decide(&Policy::of(&shop), &mut History::default(), &sample));
+        assert_eq!((decision.replicas, decision.reason), told, "{}", decision.explain());
+        assert_eq!(to_write(&shop.scaling, &decision), written);
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! What a decision is made from: the owner's policy and one observation. Plain data.
 
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use super::schedule::Schedule;
 use crate::validate::ValidatedShop;
 
 /// What may be changed.
@@ -31,6 +36,14 @@ pub struct Policy {
     /// Fewest pods after so long without a readable queue; `None` holds.
     pub fallback: Option<u32>,
     pub pause: Pause,
+    pub schedules: Vec<Schedule>,
+}
+
+/// The schedules whose bounds hold at the moment, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scheduled {
+    pub min: Option<String>,
+    pub max: Option<String>,
 }
 
 impl Policy {
@@ -49,7 +62,36 @@ impl Policy {
             failure_after: f64::from(scaling.failure_after_seconds),
             fallback: scaling.fallback,
             pause: scaling.pause,
+            schedules: scaling.schedules.clone(),
         }
+    }
+
+    /// The policy as it is at this moment, in seconds since 1970, and whose bounds these are. An open schedule's word takes the
+    /// place of the owner's standing one; of several the least max, the largest min and the shortest target. A min above the max
+    /// is the max: what may not be exceeded goes before what is nice to have.
+    pub fn at(&self, now: f64) -> (Cow<'_, Self>, Scheduled) {
+        let mut scheduled = Scheduled::default();
+        if self.schedules.is_empty() {
+            return (Cow::Borrowed(self), scheduled);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "what is out of range is no time")]
+        let now = Timestamp::from_millisecond((now * 1000.0) as i64).unwrap_or_default();
+        let open: Vec<_> = self.schedules.iter().filter(|schedule| schedule.is_open(now)).collect();
+        let mut policy = self.clone();
+        let max = open.iter().filter_map(|schedule| Some((schedule.max?, &schedule.name)));
+        if let Some((max, name)) = max.min() {
+            (policy.max, scheduled.max) = (max, Some(name.clone()));
+        }
+        let min = open.iter().filter_map(|schedule| Some((schedule.min?, std::cmp::Reverse(&schedule.name))));
+        if let Some((min, std::cmp::Reverse(name))) = min.max() {
+            (policy.min, scheduled.min) = (min, Some(name.clone()));
+        }
+        if policy.min > policy.max {
+            (policy.min, scheduled.min) = (policy.max, scheduled.max.clone());
+        }
+        let target = open.iter().filter_map(|schedule| schedule.target_wait).reduce(f64::min);
+        policy.target_wait = target.unwrap_or(policy.target_wait);
+        (Cow::Owned(policy), scheduled)
     }
 }
 
@@ -99,4 +141,6 @@ pub struct Sample {
     pub service_seconds: f64,
     /// Create → Ready of the pods that became ready since the last sample, on average.
     pub startup_seconds: Option<f64>,
+    /// Pods taken away since the last sample that had to leave work unfinished.
+    pub cut_off: u32,
 }

@@ -38,8 +38,8 @@ pub struct Reporters {
 }
 
 impl Reporters {
-    pub fn new(started: Timestamp) -> Self {
-        Self { asker: Asker::default(), started, last: HashMap::new() }
+    pub fn new(asker: Asker, started: Timestamp) -> Self {
+        Self { asker, started, last: HashMap::new() }
     }
 
     /// The reports of the pods that answered, by uid.
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn progress_is_per_pod() {
-        let mut reporters = Reporters::new(Timestamp::from_second(100).unwrap());
+        let mut reporters = Reporters::new(Asker::default(), Timestamp::from_second(100).unwrap());
         let (old, new) = (pod("old", 50), pod("new", 150));
         let mut step = |pods: &[Arc<Pod>], reports: &[(&str, u64)]| {
             let reports = reports.iter().map(|(uid, n)| ((*uid).to_owned(), report(*n))).collect();

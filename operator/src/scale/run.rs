@@ -7,7 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::runtime::events::EventType;
 use shop_runtime::{ids, telemetry::chain};
 use tokio::sync::watch;
@@ -17,7 +20,7 @@ use super::{
     act,
     decide::{Decision, decide},
     depth::Gauge,
-    history::History,
+    history::{History, Memory},
     owner,
     pods::{Census, victims},
     policy::{Depth, Policy, Sample},
@@ -33,8 +36,9 @@ use crate::{
     validate::ValidatedShop,
 };
 
-/// Between two looks at a queue that has work, and at one at rest.
-pub const ACTIVE: Duration = Duration::from_secs(2);
+/// How long the first pass is waited for.
+const FIRST_PASS: Duration = Duration::from_secs(2);
+/// Between two looks at a queue at rest.
 pub const RESTING: Duration = Duration::from_secs(10);
 /// So long after the last work a queue is still watched closely.
 pub const STAYS_ACTIVE: f64 = 600.0;
@@ -134,16 +138,24 @@ impl Scaler {
         let replicas = live_worker(&ctx, &first).and_then(|worker| worker.spec.replicas).unwrap_or(0);
         // What runs now counts as needed a moment ago: a restart never takes pods away sooner.
         let highest = memory.as_ref().map_or(0, |memory| memory.window_max).max(replicas);
-        let service = memory.and_then(|memory| memory.seconds_per_message);
+        let memory = memory.unwrap_or_default();
+        let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
+        let remembered = Memory {
+            service: memory.seconds_per_message,
+            startup: memory.startup_seconds,
+            window_max: u32::try_from(highest).unwrap_or(0),
+            backlog_since: time(&memory.waiting_since).map(seconds),
+            last_cut_off: time(&memory.last_busy_kill_time).map(seconds),
+        };
         Self {
-            history: History::restored(seconds(now), service, u32::try_from(highest).unwrap_or(0)),
+            history: History::restored(seconds(now), remembered),
             gauge: Gauge::default(),
-            reporters: Reporters::new(now),
+            reporters: Reporters::new(ctx.asker.clone(), now),
             census: Census::new(now),
             missed: 0,
             last_work: seconds(now),
             told: (0.0, View::default()),
-            last_scale: scaling.and_then(|scaling| scaling.last_scale_time.as_ref()).map(|time| time.0),
+            last_scale: time(&memory.last_scale_time),
             ctx,
             shop,
         }
@@ -152,15 +164,16 @@ impl Scaler {
     async fn run(mut self) {
         loop {
             let shop = self.shop.borrow_and_update().clone();
-            let look = self.look(&shop).await;
+            // Boxed: between the polls the loop holds no call to SQS, which takes many times what it remembers.
+            let look = Box::pin(self.look(&shop)).await;
             if !self.is_followed(&shop) {
                 self.ctx.forget((&shop.namespace, &shop.name), &shop.owner.uid);
                 return;
             }
             let wait = match look {
-                Some(look) => self.turn(&shop, look).await,
+                Some(look) => Box::pin(self.turn(&shop, look)).await,
                 // The first pass has not made it yet.
-                None => ACTIVE,
+                None => FIRST_PASS,
             };
             tokio::select! {
                 () = tokio::time::sleep(jittered(wait)) => {}
@@ -190,6 +203,12 @@ impl Scaler {
         // After the call: the Deployment may have changed meanwhile.
         let worker = live_worker(&self.ctx, shop).unwrap_or(worker);
         let counts = self.census.count(&worker, &pods, &reports);
+        let is_there = |uid: &str| pods.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        let cut_off = self.ctx.endings.count((&shop.namespace, &shop.name), is_there);
+        if cut_off > 0 {
+            self.ctx.metrics.cut_off(cut_off);
+            tracing::warn!(shop = shop.name, namespace = shop.namespace, pods = cut_off, "taken away while at work");
+        }
         let sample = Sample {
             at: seconds(self.ctx.clock.now()),
             depth: depth.as_ref().ok().copied(),
@@ -203,6 +222,7 @@ impl Scaler {
             completed: progress.completed,
             service_seconds: progress.service_seconds,
             startup_seconds: counts.startup_seconds,
+            cut_off,
         };
         Some(Look { worker, pods, reports, depth, sample })
     }
@@ -218,18 +238,18 @@ impl Scaler {
         if let Err(error) = self.act(shop, &look, &decision).await {
             tracing::warn!(shop = shop.name, namespace = shop.namespace, error = %chain(&error), "scaling failed");
         }
-        self.tell(shop, &look, decision);
+        self.tell(shop, &policy, &look, decision);
         self.wait(shop, &look)
     }
 
     async fn act(&mut self, shop: &ValidatedShop, look: &Look, decision: &Decision) -> Result<(), act::ActError> {
         let Some(wanted) = owner::to_write(&shop.scaling, decision) else { return Ok(()) };
         let current = look.sample.current;
-        if wanted < current {
-            let count = usize::try_from(current - wanted).unwrap_or(usize::MAX);
-            if !act::mark(&self.ctx, &look.pods, &victims(&look.pods, &look.reports, count)).await? {
-                return Ok(());
-            }
+        let count = usize::try_from(current.saturating_sub(wanted)).unwrap_or(usize::MAX);
+        // The marks of an earlier decision stay until the pods it meant are gone.
+        let is_marked = count > 0 || !is_shrinking(&look.pods, current);
+        if is_marked && !act::mark(&self.ctx, &look.pods, &victims(&look.pods, &look.reports, count)).await? {
+            return Ok(());
         }
         if !act::scale(&self.ctx, &look.worker, wanted).await? {
             return Ok(());
@@ -251,7 +271,7 @@ impl Scaler {
         Ok(())
     }
 
-    fn tell(&mut self, shop: &ValidatedShop, look: &Look, decision: Decision) {
+    fn tell(&mut self, shop: &ValidatedShop, policy: &Policy, look: &Look, decision: Decision) {
         let queue = match &look.depth {
             Ok(_) => QueueHealth::Readable,
             Err(error) if error.is_refusal() || self.missed >= POLLS_TO_BLIND => QueueHealth::Bad(error.fault()),
@@ -263,8 +283,7 @@ impl Scaler {
             queue,
             url: self.gauge.known_url().map(str::to_owned).or_else(|| self.told.1.url.clone()),
             depth: look.sample.depth,
-            window_max: decision.terms.window_max,
-            learnt: self.history.learnt(),
+            memory: self.history.memory(policy),
             decision: Some(decision),
             last_scale: self.last_scale,
         };
@@ -279,9 +298,10 @@ impl Scaler {
     }
 
     fn wait(&self, shop: &ValidatedShop, look: &Look) -> Duration {
+        let active = Duration::from_secs(shop.scaling.poll_seconds.max(1).into());
         match &look.depth {
-            Ok(_) if look.sample.current > 0 || look.sample.at - self.last_work < STAYS_ACTIVE => ACTIVE,
-            Ok(_) => RESTING,
+            Ok(_) if look.sample.current > 0 || look.sample.at - self.last_work < STAYS_ACTIVE => active,
+            Ok(_) => RESTING.max(active),
             Err(error) if error.problem == Problem::Missing && shop.is_managed() => {
                 self.ctx.queues.recheck(&shop.owner.uid);
                 self.ctx.trigger(&shop.namespace, &shop.name);
@@ -295,6 +315,12 @@ impl Scaler {
 
 fn live_worker(ctx: &Context, shop: &ValidatedShop) -> Option<Arc<Deployment>> {
     ctx.deployment((&shop.namespace, &shop.name), &shop.owner.uid, Component::Worker)
+}
+
+/// Whether there are more pods than there are to be: some are still to be told to go.
+fn is_shrinking(pods: &[Arc<Pod>], current: u32) -> bool {
+    let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+    u32::try_from(staying).is_ok_and(|staying| staying > current)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]
@@ -319,7 +345,7 @@ mod tests {
         ctx.views.set(&shop.owner.uid, View::default());
         let (_sender, receiver) = watch::channel(shop.clone());
         let scaler = Scaler::new(ctx.clone(), receiver, None);
-        tokio::time::timeout(ACTIVE, scaler.run()).await.unwrap();
+        tokio::time::timeout(FIRST_PASS, scaler.run()).await.unwrap();
         assert!(ctx.views.get(&shop.owner.uid).is_none());
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{decide::Decision, policy::Depth};
+use super::{decide::Decision, history::Memory, policy::Depth};
 use crate::assess::QueueHealth;
 
 #[derive(Clone, Debug, Default)]
@@ -17,9 +17,7 @@ pub struct View {
     pub depth: Option<Depth>,
     pub decision: Option<Decision>,
     pub last_scale: Option<Timestamp>,
-    pub window_max: u32,
-    /// Seconds of work per message, as far as measured.
-    pub learnt: Option<f64>,
+    pub memory: Memory,
 }
 
 impl View {

@@ -70,6 +70,8 @@ fn a_minimal_shop_has_the_documented_defaults() {
         max_percent: 25,
         failure_after_seconds: 300,
         fallback: None,
+        poll_seconds: 2,
+        schedules: Vec::new(),
     };
     assert_eq!((shop.concurrency, shop.scaling), (10, expected));
 }
@@ -106,6 +108,23 @@ fn a_minimal_shop_has_the_documented_defaults() {
     &[("mongodb", "uri")],
     Reason::InvalidSpec,
     "use the typed field"
+)]
+#[case::no_such_zone(
+    json!({"spec": {"worker": {"autoscaling": {"schedules": [
+        {"name": "day", "cron": "0 8 * * 1-5", "durationMinutes": 60, "min": 2},
+        {"name": "sale", "cron": "0 8 * * 1-5", "timeZone": "Europe/Atlantis", "durationMinutes": 60, "min": 2},
+    ]}}}}),
+    &[("mongodb", "uri")],
+    Reason::InvalidSpec,
+    "spec.worker.autoscaling.schedules sale: there is no time zone"
+)]
+#[case::no_such_time(
+    json!({"spec": {"worker": {"autoscaling": {"schedules": [
+        {"name": "sale", "cron": "0 25 * * *", "durationMinutes": 60, "max": 2},
+    ]}}}}),
+    &[("mongodb", "uri")],
+    Reason::InvalidSpec,
+    "spec.worker.autoscaling.schedules sale: cron"
 )]
 #[case::two_queues(
     json!({"spec": {"queue": {"url": "https://sqs.example/1/orders"}}}),

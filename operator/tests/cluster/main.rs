@@ -20,6 +20,7 @@ mod rollouts;
 mod rotation;
 mod rules;
 mod samples;
+mod scaling;
 mod schema;
 mod security;
 mod sharing;

@@ -93,6 +93,12 @@ impl Generator {
         if name == "name" && self.draw(proptest::bool::ANY) {
             return self.pick(&["mongodb", "aws"]).to_string();
         }
+        // What the operator follows, and what only it can see is wrong.
+        match name {
+            "cron" => return self.pick(&["0 8 * * 1-5", "*/5 * * * *", "0 25 * * *"]).to_string(),
+            "timeZone" => return self.pick(&["UTC", "Europe/Berlin", "Europe/Atlantis"]).to_string(),
+            _ => {}
+        }
         let longest = schema["maxLength"].as_u64().unwrap_or(12);
         let fits = |text: &String| (1..=longest).contains(&(text.chars().count() as u64));
         let pattern = schema["pattern"].as_str().unwrap_or("^[a-z]{3,12}$");

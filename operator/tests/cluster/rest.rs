@@ -24,9 +24,9 @@ const TICKS: f64 = 100.0;
 /// Percent of a core that an optimised operator may need for a hundred shops; this one's own code is not optimised, and on a
 /// loaded machine every wake-up costs more.
 const CPU: f64 = 0.5;
-const UNOPTIMISED: f64 = 40.0;
+const UNOPTIMISED: f64 = 30.0;
 /// Megabytes of its own. The program's text, many times that of an optimised one, is not counted.
-const MEMORY: f64 = 40.0;
+const MEMORY: f64 = 30.0;
 
 /// Seconds of processor time so far.
 fn processor(id: u32) -> f64 {

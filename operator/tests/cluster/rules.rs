@@ -1,6 +1,6 @@
 //! The CRD's rules, evaluated by a real API server: for each a passing and a failing object, and none without.
 
-use crate::harness::Harness;
+use crate::harness::{Harness, merge};
 use kube::{
     CustomResourceExt,
     api::{Patch, PatchParams},
@@ -71,6 +71,11 @@ fn queue_rows() -> Vec<Row> {
 
 fn worker_rows() -> Vec<Row> {
     let autoscaling = |value: Value| json!({ "worker": { "autoscaling": value } });
+    let schedule = |value: Value| {
+        let mut schedule = json!({ "name": "sale", "cron": "0 8 * * *", "durationMinutes": 60 });
+        merge(&mut schedule, value);
+        autoscaling(json!({ "schedules": [schedule] }))
+    };
     vec![
         row(
             "worker: terminationGracePeriodSeconds must be at least maxProcessingSeconds + 30",
@@ -94,6 +99,16 @@ fn worker_rows() -> Vec<Row> {
                 autoscaling(json!({ "failure": { "policy": "Static", "replicas": 30 } })),
                 autoscaling(json!({ "failure": { "policy": "Static" } })),
             ],
+        ),
+        row(
+            "worker.autoscaling.schedules: set at least one of min, max and targetWaitSeconds",
+            schedule(json!({ "targetWaitSeconds": 5 })),
+            vec![schedule(json!({}))],
+        ),
+        row(
+            "worker.autoscaling.schedules: a schedule's min must not be above its max",
+            schedule(json!({ "min": 3, "max": 3 })),
+            vec![schedule(json!({ "min": 4, "max": 3 }))],
         ),
         row(
             "worker.resources: requests must not be above limits",

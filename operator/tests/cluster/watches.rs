@@ -2,8 +2,11 @@
 //! server that is behind, requests that are refused or never answered. In the end all is as without.
 
 use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use rstest::rstest;
@@ -131,5 +134,22 @@ async fn a_request_that_fails_changes_nothing_in_the_end(#[case] fault: Fault) {
         println!("{fault:?}: {:?}", wire.struck());
         assert!(wire.struck().len() > 1, "{:?}", wire.struck());
     }
+    stage.finish().await;
+}
+
+/// 410 Gone to every watch as it starts, for as long as it goes on from the version that it came with first.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_are_too_old_start_anew() {
+    let stage = Stage::new().await;
+    let (_, _, wanted) = undisturbed(&stage).await;
+    let wire = Wire::default();
+    let old = Mutex::new(BTreeMap::new());
+    wire.fail(move |seen, _| {
+        let version = seen.watches.as_ref()?;
+        let too_old = old.lock().unwrap().entry(seen.target.clone()).or_insert_with(|| version.clone()) == version;
+        too_old.then_some(Fault::Answer(410))
+    });
+    disturbed(&stage, &wire, (&wanted, "410 to every watch")).await;
+    assert!(wire.struck().len() >= 10, "{:?}", wire.struck());
     stage.finish().await;
 }

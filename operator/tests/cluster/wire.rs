@@ -33,7 +33,8 @@ pub struct Seen {
     pub manager: String,
     /// Length and hash of the body.
     pub body: String,
-    pub watches: bool,
+    /// The version that a watch goes on from.
+    pub watches: Option<String>,
 }
 
 impl Seen {
@@ -41,13 +42,14 @@ impl Seen {
         let body = request.body().try_clone().and_then(|body| body.collect_bytes().now_or_never()?.ok());
         let body = body.unwrap_or_default();
         let query = request.uri().query().unwrap_or_default();
-        let manager = query.split('&').find_map(|pair| pair.strip_prefix("fieldManager=")).unwrap_or_default();
+        let pairs = || query.split('&').filter_map(|pair| pair.split_once('='));
+        let value = |name: &str| pairs().find(|(key, _)| *key == name).map(|(_, value)| value);
         Self {
             method: request.method().to_string(),
             target: target(request.uri().path()),
-            manager: manager.to_owned(),
+            manager: value("fieldManager").unwrap_or_default().to_owned(),
             body: format!("{} bytes {}", body.len(), hex::encode(&Sha256::digest(&body)[..4])),
-            watches: query.split('&').any(|pair| pair == "watch=true"),
+            watches: value("watch").and(value("resourceVersion")).map(str::to_owned),
         }
     }
 
@@ -257,7 +259,11 @@ impl Wire {
         }
         let (head, body) = forward.await?.into_parts();
         self.reachable().await;
-        let body = if seen.watches { self.relay(seen.target, body) } else { body.map_err(Into::into).boxed_unsync() };
+        let body = if seen.watches.is_some() {
+            self.relay(seen.target, body)
+        } else {
+            body.map_err(Into::into).boxed_unsync()
+        };
         Ok(Response::from_parts(head, body))
     }
 

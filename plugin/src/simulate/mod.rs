@@ -123,7 +123,8 @@ fn parse(text: &str) -> Result<ShopDeployment> {
     Ok(shop)
 }
 
-/// The scaler's own reading of the spec, as if every Secret were there. A pause is what the shop does now, not what it would do.
+/// The scaler's own reading of the spec, as if every Secret were there. A pause is what the shop does now, not what it would do,
+/// and the load has no date that a schedule could hold at.
 fn setup(shop: &ShopDeployment, startup: u32) -> Result<Setup> {
     let found = |keys: Vec<String>| FoundSecret {
         keys: keys.into_iter().map(|key| (key, Digest::of(&[]))).collect(),
@@ -137,7 +138,7 @@ fn setup(shop: &ShopDeployment, startup: u32) -> Result<Setup> {
         let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
         anyhow::anyhow!("the shop's spec is not valid:\n{}", faults.join("\n"))
     })?;
-    let mut policy = Policy { pause: Pause::No, ..Policy::of(&valid) };
+    let mut policy = Policy { pause: Pause::No, schedules: Vec::new(), ..Policy::of(&valid) };
     let learnt = shop.status.as_ref().and_then(|status| status.autoscaling.as_ref()).map(|now| now.seconds_per_message);
     policy.expected_service = learnt.filter(|seconds| *seconds > 0.0).unwrap_or(policy.expected_service);
     let worker = &shop.spec.worker;
@@ -146,7 +147,7 @@ fn setup(shop: &ShopDeployment, startup: u32) -> Result<Setup> {
         startup: u64::from(startup) * 1_000_000,
         grace: micros(worker.termination_grace_period_seconds - HAND_BACK_SECONDS),
     };
-    Ok(Setup { policy, plant })
+    Ok(Setup { policy, poll: valid.scaling.poll_seconds.max(1).into(), plant })
 }
 
 fn micros(seconds: i32) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use shop_operator::scale::{
     History, Policy, Sample, decide,
-    run::{ACTIVE, RESTING, STAYS_ACTIVE},
+    run::{RESTING, STAYS_ACTIVE},
 };
 
 use super::world::{Leaving, Look};
@@ -40,9 +40,10 @@ enum Kind {
 }
 
 impl Rule {
-    /// The shop's rule first, then its rivals, all within the shop's bounds.
-    pub fn all(policy: &Policy) -> Vec<Self> {
-        let mut rules = vec![Self { name: "shop".to_owned(), kind: Kind::Shop(Box::new(Shop::new(policy.clone()))) }];
+    /// The shop's rule first, which looks every `poll` seconds; then its rivals, all within the shop's bounds.
+    pub fn all(policy: &Policy, poll: f64) -> Vec<Self> {
+        let shop = Shop::new(policy.clone(), poll);
+        let mut rules = vec![Self { name: "shop".to_owned(), kind: Kind::Shop(Box::new(shop)) }];
         rules.extend(KEDA_LENGTHS.map(|length| Self {
             name: format!("keda queueLength {length}"),
             kind: Kind::Keda(Keda::new(policy, length)),
@@ -85,14 +86,15 @@ impl Rule {
 #[derive(Debug)]
 struct Shop {
     policy: Policy,
+    poll: f64,
     history: History,
     next: f64,
     last_work: f64,
 }
 
 impl Shop {
-    fn new(policy: Policy) -> Self {
-        Self { policy, history: History::default(), next: 0.0, last_work: f64::NEG_INFINITY }
+    fn new(policy: Policy, poll: f64) -> Self {
+        Self { policy, poll, history: History::default(), next: 0.0, last_work: f64::NEG_INFINITY }
     }
 
     fn decide(&mut self, look: &Look, readable: bool) -> u32 {
@@ -101,7 +103,7 @@ impl Shop {
             self.last_work = look.seconds;
         }
         let active = look.replicas > 0 || look.seconds - self.last_work < STAYS_ACTIVE;
-        self.next = look.seconds + if active { ACTIVE } else { RESTING }.as_secs_f64();
+        self.next = look.seconds + if active { self.poll } else { self.poll.max(RESTING.as_secs_f64()) };
         decision.replicas
     }
 }
@@ -121,6 +123,7 @@ fn sample(look: &Look, readable: bool) -> Sample {
         completed: look.completed,
         service_seconds: look.service_seconds,
         startup_seconds: look.startup_seconds,
+        cut_off: 0,
     }
 }
 
@@ -291,6 +294,7 @@ mod tests {
             failure_after: 300.0,
             fallback: None,
             pause: Pause::No,
+            schedules: Vec::new(),
         }
     }
 
@@ -366,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_shops_rule_is_the_operators_decide() {
-        let (mut shop, mut history) = (Shop::new(policy()), History::default());
+        let (mut shop, mut history) = (Shop::new(policy(), 2.0), History::default());
         for tick in 0..60_u32 {
             let (replicas, visible) = (tick / 10, u64::from(tick * 37 % 50) * 20);
             let look = look(f64::from(tick) * 2.0, replicas, visible, 3);

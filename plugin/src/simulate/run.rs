@@ -16,6 +16,8 @@ pub const TAIL_SECONDS: u32 = 600;
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub policy: Policy,
+    /// Seconds between two looks at a queue that has work.
+    pub poll: f64,
     pub plant: Plant,
 }
 
@@ -61,7 +63,7 @@ pub fn compare(setup: &Setup, trace: &Trace) -> Vec<Outcome> {
     let messages = trace.messages();
     let one = |rule: Rule| run(setup, trace, (&messages, rule));
     std::thread::scope(|scope| {
-        let running: Vec<_> = Rule::all(&setup.policy).into_iter().map(|rule| scope.spawn(move || one(rule))).collect();
+        let running: Vec<_> = Rule::all(&setup.policy, setup.poll).into_iter().map(|rule| scope.spawn(move || one(rule))).collect();
         running.into_iter().filter_map(|thread| thread.join().ok()).collect()
     })
 }
@@ -178,8 +180,9 @@ pub(super) mod tests {
             failure_after: 300.0,
             fallback: None,
             pause: Pause::No,
+            schedules: Vec::new(),
         };
-        Setup { policy, plant: Plant { concurrency: 4, startup: 5_000_000, grace: 50_000_000 } }
+        Setup { policy, poll: 2.0, plant: Plant { concurrency: 4, startup: 5_000_000, grace: 50_000_000 } }
     }
 
     fn trace(shape: Shape) -> Trace {

@@ -1,0 +1,213 @@
+//! What the caches keep of an object: what is looked at all the time as it is, what only an apply compares as text, and
+//! nothing else. An object as it comes takes several times as much memory, most of it for its `managedFields`.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::{Container, ContainerStatus, Pod, PodSpec, PodTemplateSpec, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta},
+};
+use kube::{Resource, api::PartialObjectMeta};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::{contained::contained, crd::ShopDeployment, names};
+
+/// kubectl's copy of what was applied, as long as the object itself.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A kind that is kept in two parts.
+pub trait Gist: Resource<DynamicType = ()> + Clone + Serialize {
+    /// The metadata, and what is looked at between applies.
+    #[must_use]
+    fn gist(&self) -> Self;
+}
+
+/// One of a shop's objects.
+#[derive(Clone)]
+pub struct Kept<K> {
+    gist: Arc<K>,
+    /// All but the metadata and the status, as JSON.
+    rest: Arc<str>,
+}
+
+impl<K> Kept<K> {
+    pub fn gist(&self) -> &Arc<K> {
+        &self.gist
+    }
+}
+
+impl<K: Gist> Kept<K> {
+    pub fn of(mut object: K) -> Self {
+        trim(object.meta_mut());
+        // The API server's own objects always serialise; what is empty would only cost an apply.
+        let mut rest = serde_json::to_value(&object).unwrap_or_default();
+        if let Some(fields) = rest.as_object_mut() {
+            fields.remove("metadata");
+            fields.remove("status");
+        }
+        Self { gist: Arc::new(object.gist()), rest: rest.to_string().into() }
+    }
+
+    /// Whether all that is wanted is there already.
+    pub fn contains(&self, wanted: &K) -> bool {
+        let rest: Result<Map<String, Value>, _> = serde_json::from_str(&self.rest);
+        let (Ok(mut live), Ok(metadata)) = (rest, serde_json::to_value(self.gist.meta())) else { return false };
+        live.insert("metadata".to_owned(), metadata);
+        serde_json::to_value(wanted).is_ok_and(|wanted| contained(&wanted, Some(&live.into())))
+    }
+}
+
+impl<K: Gist> Resource for Kept<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.gist.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Arc::make_mut(&mut self.gist).meta_mut()
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for Kept<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.gist.fmt(f)
+    }
+}
+
+macro_rules! metadata_only {
+    ($($kind:ty),*) => {
+        $(impl Gist for $kind {
+            fn gist(&self) -> Self {
+                Self { metadata: self.metadata.clone(), ..Self::default() }
+            }
+        })*
+    };
+}
+metadata_only!(
+    k8s_openapi::api::core::v1::ConfigMap,
+    k8s_openapi::api::core::v1::Service,
+    k8s_openapi::api::core::v1::ServiceAccount,
+    k8s_openapi::api::networking::v1::Ingress,
+    k8s_openapi::api::networking::v1::NetworkPolicy,
+    k8s_openapi::api::policy::v1::PodDisruptionBudget
+);
+
+impl Gist for Deployment {
+    /// With the status, the number of pods, and what tells the template's pods from others.
+    fn gist(&self) -> Self {
+        let template = &self.spec.template;
+        let annotations = template.metadata.as_ref().and_then(|metadata| metadata.annotations.clone());
+        let template = PodTemplateSpec {
+            metadata: Some(ObjectMeta { annotations, ..ObjectMeta::default() }),
+            spec: template.spec.as_ref().map(image_only),
+        };
+        Self {
+            metadata: self.metadata.clone(),
+            spec: DeploymentSpec { replicas: self.spec.replicas, template, ..DeploymentSpec::default() },
+            status: self.status.clone(),
+        }
+    }
+}
+
+/// A shop is looked at whole.
+pub fn shop(mut shop: ShopDeployment) -> ShopDeployment {
+    trim(&mut shop.metadata);
+    shop.metadata.managed_fields = None;
+    if let Some(annotations) = &mut shop.metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    shop
+}
+
+/// A pod's identity, where and of what template it is, and how it is.
+pub fn pod(mut pod: Pod) -> Pod {
+    pod.metadata.managed_fields = None;
+    if let Some(status) = &mut pod.status {
+        for container in status.init_container_statuses.iter_mut().chain(&mut status.container_statuses).flatten() {
+            *container = ContainerStatus {
+                name: std::mem::take(&mut container.name),
+                ready: container.ready,
+                restart_count: container.restart_count,
+                started: container.started,
+                state: container.state.take(),
+                last_state: container.last_state.take(),
+                ..ContainerStatus::default()
+            };
+        }
+        if let Some(conditions) = &mut status.conditions {
+            conditions.retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+            conditions.shrink_to_fit();
+        }
+        status.host_ips = None;
+        status.pod_ips = None;
+    }
+    Pod { metadata: pod.metadata, spec: pod.spec.as_ref().map(image_only), status: pod.status }
+}
+
+/// Contents never come by watch, and of the metadata only what the generated keys are told by.
+pub fn secret(secret: PartialObjectMeta<Secret>) -> PartialObjectMeta<Secret> {
+    let ObjectMeta { name, namespace, uid, resource_version, owner_references, annotations, .. } = secret.metadata;
+    let rotation = annotations.and_then(|mut annotations| annotations.remove_entry(names::ROTATION));
+    let annotations = rotation.map(|entry| [entry].into());
+    let metadata =
+        ObjectMeta { name, namespace, uid, resource_version, owner_references, annotations, ..ObjectMeta::default() };
+    PartialObjectMeta { types: None, metadata, ..secret }
+}
+
+/// The node, and the main container's image.
+fn image_only(spec: &PodSpec) -> PodSpec {
+    let main = spec.containers.first();
+    let image =
+        |main: &Container| Container { name: main.name.clone(), image: main.image.clone(), ..Container::default() };
+    PodSpec {
+        node_name: spec.node_name.clone(),
+        containers: main.map(image).into_iter().collect(),
+        ..PodSpec::default()
+    }
+}
+
+/// Of `managedFields` only who else has written the object and when, and who owns the replicas.
+fn trim(metadata: &mut ObjectMeta) {
+    let entries = metadata.managed_fields.take().unwrap_or_default();
+    let others = entries
+        .into_iter()
+        .filter(|entry| entry.subresource.is_none() && entry.manager.as_deref() != Some(names::MANAGER));
+    let kept: Vec<_> = others.map(brief).collect();
+    metadata.managed_fields = (!kept.is_empty()).then_some(kept);
+}
+
+fn brief(entry: ManagedFieldsEntry) -> ManagedFieldsEntry {
+    let owns = entry.fields_v1.is_some_and(|fields| fields.0["f:spec"].get("f:replicas").is_some());
+    let replicas = || FieldsV1(json!({ "f:spec": { "f:replicas": {} } }));
+    ManagedFieldsEntry {
+        manager: entry.manager,
+        time: entry.time,
+        fields_v1: owns.then(replicas),
+        ..ManagedFieldsEntry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
