@@ -15,13 +15,14 @@ use crate::{
     text::{Cell, Tone, table, toned},
 };
 
-const REASONS: [Reason; 15] = [
+const REASONS: [Reason; 16] = [
     Reason::KeepUp,
     Reason::Drain,
     Reason::Panic,
     Reason::BusyFloor,
     Reason::Stabilised,
     Reason::Rollout,
+    Reason::Schedule,
     Reason::MaxReached,
     Reason::MinReached,
     Reason::Fallback,
@@ -161,6 +162,7 @@ fn advice(reason: Reason, worker: &Worker) -> String {
             field("scaleDown")
         ),
         Reason::Rollout => "the rollout's end; until then no worker is taken away".to_owned(),
+        Reason::Schedule => format!("the end of the schedule, or another bound in {}", field("schedules")),
         Reason::MaxReached => format!("a larger {} (now {}), or less work per message", field("max"), policy.max),
         Reason::MinReached => format!("a smaller {} (now {}); 0 lets an idle shop have none", field("min"), policy.min),
         Reason::Fallback => {

@@ -63,7 +63,8 @@ pub fn compare(setup: &Setup, trace: &Trace) -> Vec<Outcome> {
     let messages = trace.messages();
     let one = |rule: Rule| run(setup, trace, (&messages, rule));
     std::thread::scope(|scope| {
-        let running: Vec<_> = Rule::all(&setup.policy, setup.poll).into_iter().map(|rule| scope.spawn(move || one(rule))).collect();
+        let running: Vec<_> =
+            Rule::all(&setup.policy, setup.poll).into_iter().map(|rule| scope.spawn(move || one(rule))).collect();
         running.into_iter().filter_map(|thread| thread.join().ok()).collect()
     })
 }
