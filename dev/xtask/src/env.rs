@@ -6,13 +6,15 @@ use anyhow::Result;
 use crate::accounts::Accounts;
 use crate::context::{Context, variable};
 use crate::docker::Docker;
+use crate::plugin;
 use crate::sample::Sample;
 use crate::servers::{Deps, Endpoints};
 use crate::target::Cluster;
 use crate::tools::Tools;
 
-/// Prints the exports, for `eval "$(cargo xtask env)"`.
+/// Prints the exports, for `eval "$(cargo xtask env)"`. `kubectl shop` is there afterwards, as this checkout has it.
 pub fn print(context: &Context) -> Result<()> {
+    plugin::ensure(context)?;
     for (name, value) in exports(context)? {
         println!("export {name}={}", quoted(&value));
     }

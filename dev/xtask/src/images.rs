@@ -103,6 +103,12 @@ fn compile(context: &Context, parts: &[Part]) -> Result<Vec<PathBuf>> {
     if !cfg!(target_os = "linux") {
         bail!("images are made from binaries built on Linux; elsewhere use `docker build --build-arg BIN=shop-api .`");
     }
+    note(format!("cargo build: log in {}", context.log("cargo").display()));
+    cargo_build(context, &parts.iter().map(|part| part.binary()).collect::<Vec<_>>(), "cargo")
+}
+
+/// Builds programs of the workspace, with the log of that name; their executables, as cargo reports them.
+pub fn cargo_build(context: &Context, programs: &[String], log: &str) -> Result<Vec<PathBuf>> {
     let cargo = || {
         // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
         Run::new(variable("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -111,11 +117,9 @@ fn compile(context: &Context, parts: &[Part]) -> Result<Vec<PathBuf>> {
             .without_env("RUSTFLAGS")
             .without_env("CARGO_ENCODED_RUSTFLAGS")
             .args(["build", "--locked", "--workspace"])
-            .args(parts.iter().map(|part| format!("--bin={}", part.binary())))
+            .args(programs.iter().map(|program| format!("--bin={program}")))
     };
-    let log = context.log("cargo");
-    note(format!("cargo build: log in {}", log.display()));
-    cargo().log_to(&log)?;
+    cargo().log_to(&context.log(log))?;
     let messages = cargo().args(["--quiet", "--message-format", "json"]).read()?;
     let executables: Vec<_> = messages.lines().filter_map(executable).collect();
     Ok(executables)

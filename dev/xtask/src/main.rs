@@ -24,6 +24,7 @@ mod monitoring;
 mod net;
 mod node;
 mod node_image;
+mod plugin;
 mod progress;
 mod sample;
 mod schemathesis;
@@ -58,7 +59,7 @@ enum Command {
     Up(up::Args),
     /// Undo `up`
     Down(down::Args),
-    /// Print the running shop's addresses and accounts as shell exports
+    /// Print the running shop's addresses and accounts as shell exports, with `kubectl shop` on PATH
     Env,
     /// Place a burst of orders, watch the workers, check the books
     Demo(demo::Args),

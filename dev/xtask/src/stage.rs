@@ -7,6 +7,7 @@ use crate::cluster;
 use crate::context::Context;
 use crate::deps::{self, Data};
 use crate::helm::{self, OPERATOR};
+use crate::plugin;
 use crate::progress::note;
 use crate::schemathesis;
 use crate::servers::{self, Deps, Endpoints};
@@ -89,6 +90,7 @@ impl Stage {
         );
         env.extend(kubeconfig(context, &cluster));
         env.push(("SHOP_TEST_HELM", Tools::linked(context)?.helm.display().to_string()));
+        env.push(("SHOP_TEST_KUBECTL_SHOP", plugin::ensure(context)?.display().to_string()));
         env.push(("SHOP_TEST_INGRESS_URL", crate::env::shop_url(&cluster).context("e2e tests need the kind cluster")?));
         Ok(env)
     }

@@ -83,16 +83,8 @@ impl Tools {
             kubectl: ensure_tool(context, &KUBECTL, "kubectl", &["version", "--client"], KUBERNETES)?,
             helm: ensure_tool(context, &HELM, "helm", &["version", "--short"], "helm.sh/helm/v4")?,
         };
-        let dir = Self::dir(context);
-        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         for (name, program) in [("kind", &tools.kind), ("kubectl", &tools.kubectl), ("helm", &tools.helm)] {
-            let link = dir.join(name);
-            if fs::read_link(&link).is_ok_and(|target| &target == program) {
-                continue;
-            }
-            // A link that is not there needs no removal.
-            let _ = fs::remove_file(&link);
-            symlink(program, &link).with_context(|| format!("linking {}", link.display()))?;
+            link(context, name, program)?;
         }
         Ok(tools)
     }
@@ -111,6 +103,19 @@ impl Tools {
         }
         Ok(tools)
     }
+}
+
+/// Puts a program into the folder that is first on PATH.
+pub fn link(context: &Context, name: &str, program: &Path) -> Result<()> {
+    let dir = Tools::dir(context);
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let link = dir.join(name);
+    if fs::read_link(&link).is_ok_and(|target| target == program) {
+        return Ok(());
+    }
+    // A link that is not there needs no removal.
+    let _ = fs::remove_file(&link);
+    symlink(program, &link).with_context(|| format!("linking {}", link.display()))
 }
 
 /// The version that a go.mod of dev/kind/go asks for.

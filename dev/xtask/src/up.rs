@@ -20,7 +20,7 @@ use crate::sample::{Metadata, Sample};
 use crate::servers::Deps;
 use crate::shop::Shop;
 use crate::target::Cluster;
-use crate::{env, secrets, seed, started};
+use crate::{env, plugin, secrets, seed, started};
 
 /// From the last write to a shop that is ready: pods start in seconds, a laptop under load takes longer.
 const READY_LIMIT: Duration = Duration::from_mins(3);
@@ -60,14 +60,17 @@ fn on_kind(context: &Context, args: &Args) -> Result<()> {
     let mut progress = Progress::new([
         "cluster: Kubernetes and its ingress",
         "servers: MongoDB, Redis, SQS and SES",
-        "images: compile api, worker and operator",
+        "images: compile api, worker, operator and kubectl shop",
         "operator",
         "demo shop",
         "catalogue and accounts",
     ]);
     let cluster = progress.step(|| cluster::up(context, &args.cluster))?;
     let servers = progress.step(|| deps::up(context, args.ports))?;
-    let images = progress.step(|| make_images(context))?;
+    let images = progress.step(|| {
+        plugin::ensure(context)?;
+        make_images(context)
+    })?;
     progress.step(|| install_operator(context, &cluster, &images))?;
     let sample = Sample::load(context)?;
     let accounts = progress.step(|| {
@@ -192,7 +195,7 @@ The shop is open.
   KUBECONFIG  {}
 
 Three things to try:
-  eval \"$(cargo xtask env)\"; kubectl -n {namespace} get shop {name} --watch
+  eval \"$(cargo xtask env)\"; kubectl shop -n {namespace} status {name} --watch
   cargo xtask demo --orders 500        a burst of orders: watch the workers grow, then shrink
   README.md                            an order by hand with curl: paid for in stock, confirmed by mail
 `cargo xtask down` removes it all.",

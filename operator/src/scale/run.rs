@@ -38,9 +38,10 @@ use crate::{
 
 /// How long the first pass is waited for.
 const FIRST_PASS: Duration = Duration::from_secs(2);
-const RESTING: Duration = Duration::from_secs(10);
+/// Between two looks at a queue at rest.
+pub const RESTING: Duration = Duration::from_secs(10);
 /// So long after the last work a queue is still watched closely.
-const STAYS_ACTIVE: f64 = 600.0;
+pub const STAYS_ACTIVE: f64 = 600.0;
 const LONGEST_BACKOFF: u64 = 60;
 /// Refusals (no access, no such queue) do not mend themselves.
 const REFUSED: Duration = Duration::from_mins(5);
