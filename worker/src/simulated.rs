@@ -35,7 +35,7 @@ impl SimulatedWork {
         let mut hasher = DefaultHasher::new();
         message.hash(&mut hasher);
         let share = f64::from(u32::try_from(hasher.finish() >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
-        self.least + (self.most - self.least).mul_f64(share)
+        self.least + self.most.saturating_sub(self.least).mul_f64(share)
     }
 }
 

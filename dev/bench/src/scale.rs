@@ -236,9 +236,9 @@ async fn with(scaler: Scaler, lane: &Lane<'_>, (shape, load): (&Shape, &Load)) -
         }
         Scaler::Keda { queue_length } => {
             lane.by_others().await?;
-            let scaled = Scaled::apply(lane, shape, queue_length).await?;
+            let followed = Scaled::apply(lane, shape, queue_length).await?;
             let run = measure(scaler, lane, (shape, load)).await;
-            let removed = scaled.remove().await;
+            let removed = followed.remove().await;
             let run = run?;
             removed?;
             Ok(run)

@@ -95,8 +95,9 @@ pub struct Scale {
     /// 100 scale-downs with work of 0.1 to 20 s too, which take about 10 minutes, and the burst three times
     #[arg(long, conflicts_with_all = ["trace", "rounds"])]
     long: bool,
-    #[command(flatten)]
-    how: How,
+    /// Keep the results in dev/bench/results
+    #[arg(long)]
+    record: bool,
 }
 
 /// The loads of `scale`, in their order.
@@ -109,7 +110,7 @@ enum Trace {
     Shrink,
 }
 
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 struct How {
     /// With the profile of the images that are published; by default with the one of the tests
     #[arg(long)]
@@ -159,10 +160,13 @@ const IN_FLIGHT: u32 = 64;
 pub fn run(context: &Context, action: &Action) -> Result<()> {
     let _lock = context.lock()?;
     let (bench, how) = match action {
-        Action::FlashSale(sale) => (flash_sale(sale), &sale.how),
-        Action::Orders(orders) => (self::orders(orders), &orders.how),
-        Action::Operator(operator) => (self::operator(operator), &operator.how),
-        Action::Scale(scale) => (self::scale(scale), &scale.how),
+        Action::FlashSale(sale) => (flash_sale(sale), sale.how),
+        Action::Orders(orders) => (self::orders(orders), orders.how),
+        Action::Operator(operator) => (self::operator(operator), operator.how),
+        Action::Scale(scale) => {
+            // What is measured are the images, which have one profile here.
+            (self::scale(scale), How { release: false, record: scale.record })
+        }
     };
     let mut stage = Stage::open(context)?;
     let outcome = bench.run(context, &mut stage, how);
@@ -235,7 +239,7 @@ fn arguments(pairs: &[(&str, String)]) -> Vec<String> {
 }
 
 impl Bench {
-    fn run(&self, context: &Context, stage: &mut Stage, how: &How) -> Result<()> {
+    fn run(&self, context: &Context, stage: &mut Stage, how: How) -> Result<()> {
         let bench = self.prepare(context, stage, how)?;
         match self.subject {
             Subject::ClusterAndKeda => keda::beside(context, || finish(context, bench)),
@@ -244,7 +248,7 @@ impl Bench {
     }
 
     /// The bench's process with all that it needs, before it starts.
-    fn prepare(&self, context: &Context, stage: &mut Stage, how: &How) -> Result<Command> {
+    fn prepare(&self, context: &Context, stage: &mut Stage, how: How) -> Result<Command> {
         let env = match self.subject {
             Subject::Shop | Subject::ShopAndNaive => stage.servers(context)?,
             Subject::Operator => stage.cluster(context)?,
@@ -291,7 +295,7 @@ fn finish(context: &Context, mut bench: Command) -> Result<()> {
 }
 
 /// Compiles `binaries` beside what is there; the naive worker has a name of its own, so that it never takes another's place.
-fn compile(context: &Context, how: &How, binaries: &[&str], more: &[&str]) -> Result<Vec<PathBuf>> {
+fn compile(context: &Context, how: How, binaries: &[&str], more: &[&str]) -> Result<Vec<PathBuf>> {
     let cargo = || {
         // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
         let cargo = Run::new(variable("CARGO").unwrap_or_else(|| "cargo".into())).dir(&context.repo);
