@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
 
 async fn run(bench: &Bench) -> Result<()> {
     let circumstances = Circumstances::of(&bench.call);
-    let measured = scale::run(&bench.plan, &bench.servers).await?;
+    let measured = Box::pin(scale::run(&bench.plan, &bench.servers)).await?;
     let verdicts = verdicts(&measured);
     let text = text(&measured, &verdicts);
     println!("\n{text}");
