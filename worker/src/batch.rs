@@ -25,6 +25,7 @@ use crate::{
     handle::Handler,
     metrics::{Outcome, WorkerMetrics},
     report::{Activity, Held},
+    simulated::SimulatedWork,
 };
 
 /// What every batch is worked on with. Cheap to clone.
@@ -46,7 +47,7 @@ pub struct Workshop {
 /// Times and counts from the configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    pub simulated_work: Duration,
+    pub simulated_work: SimulatedWork,
     pub max_processing: Duration,
     pub max_receive_count: u32,
 }

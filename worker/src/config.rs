@@ -11,6 +11,8 @@ use shop_runtime::{
     trust::{PrivateCa, TrustError},
 };
 
+use crate::simulated::SimulatedWork;
+
 /// How long one receive waits for a message, as long as SQS allows.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// Between the moment at which unfinished work is handed back and the end of the process.
@@ -66,9 +68,9 @@ pub struct Config {
     #[arg(long, env = "SHOP_WORKER_MAX_PROCESSING_SECONDS", value_name = "SHOP_WORKER_MAX_PROCESSING_SECONDS",
           default_value = "30", value_parser = clap::value_parser!(u32).range(1..=3_600))]
     max_processing_seconds: u32,
-    /// A stand-in for a slow downstream, per message: for demonstrations and capacity tests only.
+    /// A stand-in for a slow downstream, per message, such as 400 or 100..20000: for demonstrations and capacity tests only.
     #[arg(long, env = "SHOP_SIMULATED_WORK_MS", value_name = "SHOP_SIMULATED_WORK_MS", default_value = "0")]
-    simulated_work_ms: u32,
+    simulated_work_ms: SimulatedWork,
 }
 
 /// Settings that do not go together.
@@ -114,10 +116,10 @@ impl Config {
         Duration::from_secs(self.max_processing_seconds.into())
     }
 
-    /// How long every message is held before it is decided; normally zero.
-    pub fn simulated_work(&self) -> Result<Duration, ConfigError> {
-        let work = Duration::from_millis(self.simulated_work_ms.into());
-        if work < self.max_processing() { Ok(work) } else { Err(ConfigError::SimulatedWork) }
+    /// How long messages are held before they are decided; normally zero.
+    pub fn simulated_work(&self) -> Result<SimulatedWork, ConfigError> {
+        let work = self.simulated_work_ms;
+        if work.longest() < self.max_processing() { Ok(work) } else { Err(ConfigError::SimulatedWork) }
     }
 
     /// After the signal to stop: when work that is still unfinished is handed back to the queue. Until then the open
@@ -169,6 +171,8 @@ mod tests {
     #[case("0", true)]
     #[case("29999", true)]
     #[case("30000", false)]
+    #[case("100..29999", true)]
+    #[case("100..30000", false)]
     fn simulated_work_leaves_time_to_decide(#[case] millis: &str, #[case] fits: bool) {
         assert_eq!(parse(&["--simulated-work-ms", millis]).simulated_work().is_ok(), fits);
     }

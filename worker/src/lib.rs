@@ -11,6 +11,7 @@ mod metrics;
 mod naive;
 mod pace;
 mod report;
+mod simulated;
 mod start;
 
 pub use config::Config;

@@ -107,9 +107,13 @@ fn watch_store(store: &Store, readiness: &Readiness, shutdown: &Shutdown) {
 
 fn limits(config: &Config) -> Result<Limits, ConfigError> {
     let simulated_work = config.simulated_work()?;
-    if !simulated_work.is_zero() {
-        let millis = u64::try_from(simulated_work.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(millis, "SHOP_SIMULATED_WORK_MS is set: every message is held this long before it is decided");
+    let longest = simulated_work.longest();
+    if !longest.is_zero() {
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            millis,
+            "SHOP_SIMULATED_WORK_MS is set: messages are held up to so long before they are decided"
+        );
     }
     let (max_processing, max_receive_count) = (config.max_processing(), config.max_receive_count());
     Ok(Limits { simulated_work, max_processing, max_receive_count })

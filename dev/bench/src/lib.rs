@@ -12,4 +12,5 @@ pub mod process;
 pub mod random;
 pub mod rates;
 pub mod record;
+pub mod scale;
 pub mod view;

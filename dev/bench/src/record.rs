@@ -90,6 +90,12 @@ pub fn write<T: Serialize>(call: &Call, circumstances: &Circumstances, results: 
     save(&folder.join(format!("{}.md", results.name)), &text)
 }
 
+/// Writes `<name>.svg`, if that is asked for.
+pub fn draw(call: &Call, name: &str, svg: &str) -> Result<()> {
+    let Some(folder) = &call.record_to else { return Ok(()) };
+    save(&folder.join(format!("{name}.svg")), svg)
+}
+
 /// Rows under a heading, as a Markdown table.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[&str]| format!("| {} |\n", cells.join(" | "));

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 
 use crate::command::Run;
 use crate::context::{Context, variable};
 use crate::images::{binary_named, executable};
+use crate::keda;
 use crate::progress::note;
 use crate::stage::Stage;
 use crate::tools;
@@ -21,6 +23,8 @@ pub enum Action {
     Orders(Orders),
     /// The operator with few and many shops: how soon it writes, how long shops take, what rest costs
     Operator(Operator),
+    /// Workers that follow the queue, on the cluster: how soon, how steadily, how long messages wait
+    Scale(Scale),
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -75,6 +79,38 @@ pub struct Operator {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+pub struct Scale {
+    /// Only this load; repeatable [default: zero, step, burst and constant]
+    #[arg(long, value_enum)]
+    trace: Vec<Trace>,
+    /// Depth steps
+    #[arg(long, default_value_t = 32)]
+    steps: usize,
+    /// How often each scaler has the burst
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// The burst with KEDA and the cluster's HPA too, three settings in turn; the first time KEDA is built
+    #[arg(long)]
+    with_keda: bool,
+    /// 100 scale-downs with work of 0.1 to 20 s too, which take about 10 minutes, and the burst three times
+    #[arg(long, conflicts_with_all = ["trace", "rounds"])]
+    long: bool,
+    /// Keep the results in dev/bench/results
+    #[arg(long)]
+    record: bool,
+}
+
+/// The loads of `scale`, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Trace {
+    Zero,
+    Step,
+    Burst,
+    Constant,
+    Shrink,
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
 struct How {
     /// With the profile of the images that are published; by default with the one of the tests
     #[arg(long)]
@@ -100,6 +136,10 @@ enum Subject {
     ShopAndNaive,
     /// The operator, on the cluster with kwok's fake nodes.
     Operator,
+    /// The operator and its shops, as installed on the cluster.
+    Cluster,
+    /// The same, with KEDA.
+    ClusterAndKeda,
 }
 
 impl Subject {
@@ -108,6 +148,7 @@ impl Subject {
         match self {
             Self::Shop | Self::ShopAndNaive => &[("--api", "shop-api"), ("--worker", "shop-worker")],
             Self::Operator => &[("--operator", "shop-operator")],
+            Self::Cluster | Self::ClusterAndKeda => &[],
         }
     }
 }
@@ -119,9 +160,13 @@ const IN_FLIGHT: u32 = 64;
 pub fn run(context: &Context, action: &Action) -> Result<()> {
     let _lock = context.lock()?;
     let (bench, how) = match action {
-        Action::FlashSale(sale) => (flash_sale(sale), &sale.how),
-        Action::Orders(orders) => (self::orders(orders), &orders.how),
-        Action::Operator(operator) => (self::operator(operator), &operator.how),
+        Action::FlashSale(sale) => (flash_sale(sale), sale.how),
+        Action::Orders(orders) => (self::orders(orders), orders.how),
+        Action::Operator(operator) => (self::operator(operator), operator.how),
+        Action::Scale(scale) => {
+            // What is measured are the images, which have one profile here.
+            (self::scale(scale), How { release: false, record: scale.record })
+        }
     };
     let mut stage = Stage::open(context)?;
     let outcome = bench.run(context, &mut stage, how);
@@ -170,15 +215,44 @@ fn operator(operator: &Operator) -> Bench {
     Bench { program: "bench-operator", args, subject: Subject::Operator }
 }
 
+fn scale(scale: &Scale) -> Bench {
+    const SCALE_DOWNS: usize = 100;
+    let (traces, rounds) = match scale.trace.as_slice() {
+        _ if scale.long => (Trace::value_variants(), 3),
+        [] => (&[Trace::Zero, Trace::Step, Trace::Burst, Trace::Constant][..], scale.rounds),
+        traces => (traces, scale.rounds),
+    };
+    let mut args = arguments(&[
+        ("--steps", scale.steps.to_string()),
+        ("--scale-downs", SCALE_DOWNS.to_string()),
+        ("--rounds", rounds.to_string()),
+    ]);
+    let name = |trace: &Trace| format!("{trace:?}").to_lowercase();
+    args.extend(traces.iter().flat_map(|trace| ["--trace".to_owned(), name(trace)]));
+    args.extend(scale.with_keda.then(|| "--keda".to_owned()));
+    let subject = if scale.with_keda { Subject::ClusterAndKeda } else { Subject::Cluster };
+    Bench { program: "bench-scale", args, subject }
+}
+
 fn arguments(pairs: &[(&str, String)]) -> Vec<String> {
     pairs.iter().flat_map(|(name, value)| [(*name).to_owned(), value.clone()]).collect()
 }
 
 impl Bench {
-    fn run(&self, context: &Context, stage: &mut Stage, how: &How) -> Result<()> {
+    fn run(&self, context: &Context, stage: &mut Stage, how: How) -> Result<()> {
+        let bench = self.prepare(context, stage, how)?;
+        match self.subject {
+            Subject::ClusterAndKeda => keda::beside(context, || finish(context, bench)),
+            Subject::Shop | Subject::ShopAndNaive | Subject::Operator | Subject::Cluster => finish(context, bench),
+        }
+    }
+
+    /// The bench's process with all that it needs, before it starts.
+    fn prepare(&self, context: &Context, stage: &mut Stage, how: How) -> Result<Command> {
         let env = match self.subject {
             Subject::Shop | Subject::ShopAndNaive => stage.servers(context)?,
             Subject::Operator => stage.cluster(context)?,
+            Subject::Cluster | Subject::ClusterAndKeda => stage.operator(context)?,
         };
         let binaries = self.subject.binaries();
         let names: Vec<_> = binaries.iter().map(|(_, name)| *name).chain([self.program]).collect();
@@ -189,7 +263,7 @@ impl Bench {
             bench.arg(flag).arg(binary_named(&built, name)?);
         }
         match self.subject {
-            Subject::Shop => {}
+            Subject::Shop | Subject::Cluster | Subject::ClusterAndKeda => {}
             Subject::ShopAndNaive => {
                 let built = compile(context, how, &[NAIVE], &["--features", "shop-worker/naive-allocation"])?;
                 bench.arg("--naive").arg(binary_named(&built, NAIVE)?);
@@ -198,23 +272,30 @@ impl Bench {
                 bench.arg("--kwok").arg(tools::ensure_built(context, &tools::KWOK)?.0.join("kwok"));
             }
         }
-        bench.arg("--logs").arg(context.logs().join("bench"));
+        if !binaries.is_empty() {
+            bench.arg("--logs").arg(context.logs().join("bench"));
+        }
         bench.args(["--command", &typed(), "--commit", &commit(context)?]);
         bench.args(["--profile", if how.release { "release" } else { "dev (the tests' profile)" }]);
         if how.record {
             bench.arg("--record-to").arg(context.repo.join("dev/bench/results"));
         }
         // Secrets travel in the environment: an argument list is there for everyone to read.
-        let status = bench.envs(env).stdin(Stdio::null()).status().context("starting the bench")?;
-        if !status.success() {
-            bail!("the bench failed ({status}); its message is above, logs are in {}", context.logs().display());
-        }
-        Ok(())
+        bench.envs(env).stdin(Stdio::null());
+        Ok(bench)
     }
 }
 
+fn finish(context: &Context, mut bench: Command) -> Result<()> {
+    let status = bench.status().context("starting the bench")?;
+    if !status.success() {
+        bail!("the bench failed ({status}); its message is above, logs are in {}", context.logs().display());
+    }
+    Ok(())
+}
+
 /// Compiles `binaries` beside what is there; the naive worker has a name of its own, so that it never takes another's place.
-fn compile(context: &Context, how: &How, binaries: &[&str], more: &[&str]) -> Result<Vec<PathBuf>> {
+fn compile(context: &Context, how: How, binaries: &[&str], more: &[&str]) -> Result<Vec<PathBuf>> {
     let cargo = || {
         // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
         let cargo = Run::new(variable("CARGO").unwrap_or_else(|| "cargo".into())).dir(&context.repo);
@@ -260,6 +341,7 @@ mod tests {
             Action::FlashSale(sale) => flash_sale(&sale),
             Action::Orders(orders) => super::orders(&orders),
             Action::Operator(operator) => super::operator(&operator),
+            Action::Scale(scale) => super::scale(&scale),
         }
         .args
         .join(" ")
@@ -283,5 +365,16 @@ mod tests {
     fn the_operator_has_one_shop_then_many() {
         assert_eq!(told(&["operator"]), "--changes 100 --rest-seconds 60 --shops 1 --shops 100 --shops 1000");
         assert_eq!(told(&["operator", "--shops", "7"]), "--changes 100 --rest-seconds 60 --shops 7");
+    }
+
+    #[test]
+    fn scaling_shrinks_in_the_long_run_only() {
+        let short = "--steps 32 --scale-downs 100 --rounds 1 --trace zero --trace step --trace burst --trace constant";
+        assert_eq!(told(&["scale"]), short);
+        assert_eq!(told(&["scale", "--with-keda"]), format!("{short} --keda"));
+        let long = short.replace("--rounds 1", "--rounds 3") + " --trace shrink";
+        assert_eq!(told(&["scale", "--long"]), long);
+        let one = "--steps 4 --scale-downs 100 --rounds 1 --trace step";
+        assert_eq!(told(&["scale", "--trace", "step", "--steps", "4"]), one);
     }
 }

@@ -19,6 +19,7 @@ mod helm;
 mod host;
 mod images;
 mod ingress;
+mod keda;
 mod mongo;
 mod monitoring;
 mod net;

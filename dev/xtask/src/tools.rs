@@ -57,6 +57,13 @@ pub const CRI_TOOLS: GoBuild =
 /// Plays the kubelets of fake nodes, for benches with many pods.
 pub const KWOK: GoBuild =
     GoBuild { name: "kwok", module: "kwok", packages: &["sigs.k8s.io/kwok/cmd/kwok"], flags: &[] };
+/// What the scaler is measured beside.
+pub const KEDA: GoBuild = GoBuild {
+    name: "keda",
+    module: "keda",
+    packages: &["github.com/kedacore/keda/v2/cmd/operator", "github.com/kedacore/keda/v2/cmd/adapter"],
+    flags: &[],
+};
 pub const COREDNS: GoBuild = GoBuild { name: "coredns", module: "coredns", packages: &["."], flags: &[] };
 pub const PAUSE: GoBuild = GoBuild { name: "pause", module: "pause", packages: &["."], flags: &[] };
 /// `-mod=mod`: the unused vendors' DNS providers are left out by an overlay, so go.mod need not list what they import.
@@ -209,6 +216,10 @@ fn link_flags(context: &Context, build: &GoBuild) -> Result<String> {
         "traefik" => {
             let pin = version("github.com/traefik/traefik/v3")?;
             format!(" -X github.com/traefik/traefik/v3/pkg/version.Version={}", pin.trim_start_matches('v'))
+        }
+        "keda" => {
+            let pin = version("github.com/kedacore/keda/v2")?;
+            format!(" -X github.com/kedacore/keda/v2/version.Version={}", pin.trim_start_matches('v'))
         }
         _ => String::new(),
     };

@@ -11,7 +11,7 @@ use backon::{ExponentialBuilder, Retryable};
 use shop_domain::message::Message;
 use tracing::Instrument;
 
-use super::{Limits, Workshop, sort::Job};
+use super::{Workshop, sort::Job};
 use crate::handle::{HandleError, Handled, Placed};
 
 /// Tries of a whole batch that meets others on the same rows; after that its orders go one by one.
@@ -31,10 +31,11 @@ pub fn fail_rest(settled: &mut Settled, jobs: &[Job], error: HandleError) {
 impl Workshop {
     /// Puts the outcome of each job into `settled` as soon as there is one: what is committed counts, whatever comes next.
     pub(super) async fn settle(&self, jobs: &[Job], settled: &mut Settled) {
-        if !self.limits.simulated_work.is_zero() {
-            tokio::time::sleep(self.limits.simulated_work).await;
+        let work = self.limits.simulated_work.of(jobs.iter().map(|job| &job.message));
+        if !work.is_zero() {
+            tokio::time::sleep(work).await;
         }
-        let patience = self.patience();
+        let patience = self.patience(work);
         let placed: Vec<Placed> = jobs.iter().filter_map(placed).collect();
         self.settle_orders(&placed, settled, patience).await;
         for job in jobs {
@@ -83,9 +84,8 @@ impl Workshop {
     }
 
     /// Until when a batch waits for others: half of its time, so that the rest is left for one attempt at each job.
-    fn patience(&self) -> Instant {
-        let Limits { simulated_work, max_processing, .. } = self.limits;
-        Instant::now() + max_processing.saturating_sub(simulated_work) / 2
+    fn patience(&self, worked: Duration) -> Instant {
+        Instant::now() + self.limits.max_processing.saturating_sub(worked) / 2
     }
 
     /// Tries again while somebody else is faster, for as long as the batch has patience: a conflict says that others get
