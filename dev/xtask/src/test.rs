@@ -65,6 +65,42 @@ struct Tally {
     ignored: usize,
 }
 
+/// What the failed tests said of themselves: shown once more at the end, where a long run is looked at first.
+#[derive(Debug, Default)]
+struct Failures {
+    /// The report being read, as `---- name stdout ----` begins one.
+    is_open: bool,
+    reports: Vec<Vec<String>>,
+}
+
+impl Failures {
+    /// So much of one report is shown: a panic's message without what a dump of all objects adds to it.
+    const LINES: usize = 12;
+
+    fn read(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
+            self.is_open = true;
+            self.reports.push(vec![name.to_owned()]);
+        } else if line == "failures:" {
+            self.is_open = false;
+        } else if let (true, Some(report)) = (self.is_open, self.reports.last_mut())
+            && (report.len() > 1 || line.contains(" panicked at ") || line.starts_with("Error: "))
+            && report.len() <= Self::LINES
+        {
+            report.push(line.to_owned());
+        }
+    }
+
+    fn print(&self) {
+        for (name, lines) in self.reports.iter().filter_map(|report| report.split_first()) {
+            println!("✗ {name}");
+            for line in lines.iter().filter(|line| !line.is_empty()) {
+                println!("    {line}");
+            }
+        }
+    }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
@@ -77,9 +113,10 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let _lock = context.lock()?;
     let suites: Vec<Suite> = if args.suites.is_empty() { Suite::ALL.to_vec() } else { args.suites.clone() };
     let mut stage = Stage::open(context)?;
-    let mut tally = Tally::default();
-    let outcome = run_suites(context, (&mut stage, &mut tally), &suites, args.long);
+    let (mut tally, mut failures) = (Tally::default(), Failures::default());
+    let outcome = run_suites(context, (&mut stage, &mut tally, &mut failures), &suites, args.long);
     let struck = stage.strike(context);
+    failures.print();
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if let (Err(_), Err(error)) = (&outcome, &struck) {
         eprintln!("error: taking down what was started for the tests: {error:#}");
@@ -90,12 +127,17 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         Tally { failed: 0, ignored: 0, passed: 1.. } => Ok(()),
         Tally { failed: 0, ignored: 0, .. } => bail!("no test was found"),
         Tally { failed: 0, ignored, .. } => bail!("{ignored} tests are marked ignored: run them or remove them"),
-        Tally { failed, .. } => bail!("{failed} tests failed; each is named above"),
+        Tally { failed, .. } => bail!("{failed} tests failed; each is named above, with what it said"),
     }
 }
 
 /// Adds up what the suites say, also of those before one that could not be run.
-fn run_suites(context: &Context, (stage, total): (&mut Stage, &mut Tally), suites: &[Suite], long: bool) -> Result<()> {
+fn run_suites(
+    context: &Context,
+    (stage, total, failures): (&mut Stage, &mut Tally, &mut Failures),
+    suites: &[Suite],
+    long: bool,
+) -> Result<()> {
     for &suite in suites {
         println!("▶ {} tests", suite.name());
         let started = Instant::now();
@@ -105,7 +147,7 @@ fn run_suites(context: &Context, (stage, total): (&mut Stage, &mut Tally), suite
             Suite::Operator => stage.cluster(context)?,
             Suite::E2e => stage.operator(context)?,
         };
-        let tally = cargo_test(context, suite, &env, long)?;
+        let tally = cargo_test(context, suite, (&env, long), failures)?;
         println!(
             "  {} tests: {} passed, {} failed in {} s",
             suite.name(),
@@ -118,7 +160,12 @@ fn run_suites(context: &Context, (stage, total): (&mut Stage, &mut Tally), suite
     Ok(())
 }
 
-fn cargo_test(context: &Context, suite: Suite, env: &[(&'static str, String)], long: bool) -> Result<Tally> {
+fn cargo_test(
+    context: &Context,
+    suite: Suite,
+    (env, long): (&[(&'static str, String)], bool),
+    failures: &mut Failures,
+) -> Result<Tally> {
     let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".into()));
     // Always the whole workspace: with a part of it cargo unifies features anew and compiles dependencies again.
     cargo.args(["test", "--locked", "--workspace", "--no-fail-fast"]).current_dir(&context.repo);
@@ -143,6 +190,7 @@ fn cargo_test(context: &Context, suite: Suite, env: &[(&'static str, String)], l
     for line in BufReader::new(output).lines() {
         let line = line.context("reading the output of cargo test")?;
         println!("{line}");
+        failures.read(&line);
         if let Some(result) = read_result(&line) {
             tally += result;
         }
@@ -205,6 +253,19 @@ mod tests {
         assert_eq!(read_result(line), Some(Tally { passed: 12, failed: 3, ignored: 1 }));
         assert_eq!(read_result("test result: nonsense"), None);
         assert_eq!(read_result("test stock::tests::x ... ok"), None);
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept_for_the_end() {
+        let mut failures = Failures::default();
+        let output = "failures:\n\n---- a::b stdout ----\na log line\n\nthread 'a::b' (7) panicked at src/a.rs:3:5:\n\
+                      left is not right\n\n---- c stdout ----\nError: it is down\n\nfailures:\n    a::b\n    c\n";
+        output.lines().for_each(|line| failures.read(line));
+        let kept: Vec<_> = failures.reports.iter().map(|report| report.join("|")).collect();
+        assert_eq!(
+            kept,
+            ["a::b|thread 'a::b' (7) panicked at src/a.rs:3:5:|left is not right|", "c|Error: it is down|"]
+        );
     }
 
     #[test]
