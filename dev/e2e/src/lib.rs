@@ -1,22 +1,30 @@
 //! The harness of the tests on a whole cluster: each test gets a shop of its own, in a namespace, database and queue
 //! of its own, and leaves nothing behind. `cargo xtask test e2e` starts what it needs.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, UdpSocket},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use mongodb::bson::{Document, doc};
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_bench::{
     client::{Account, Shop},
     view::{Addresses, View},
 };
+use shop_harness::{Link, TlsFront};
 use shop_operator::crd::ShopDeployment;
 
 /// The two products of the original's documented order, and their prices.
@@ -301,6 +309,41 @@ impl Tested {
     pub async fn queues(&self) -> Result<Vec<String>> {
         let answer = self.sqs().await.list_queues().queue_name_prefix(self.database()).send().await?;
         Ok(answer.queue_urls.unwrap_or_default())
+    }
+
+    /// A way to SQS that the test can cut for this shop alone, and the endpoint by which pods take it.
+    pub async fn link_to_sqs(&self) -> Result<(Link, String)> {
+        let server = self.servers.sqs.strip_prefix("http://").context("the local SQS is served over plain HTTP")?;
+        let link = Link::from(self.address_for_pods().await?, server).await?;
+        let endpoint = format!("http://{}", link.address());
+        Ok((link, endpoint))
+    }
+
+    /// MongoDB, Redis and SQS behind TLS with a private CA's certificate, and the part of a spec that leads a shop there.
+    pub async fn servers_behind_tls(&self) -> Result<(TlsFront, Value)> {
+        let front = TlsFront::at(self.address_for_pods().await?)?;
+        let servers = front.of(&shop_harness::Servers::from_environment()?).await?;
+        self.create_secret("ca", json!({"ca.crt": std::fs::read_to_string(front.ca_file())?})).await?;
+        self.create_secret("mongodb-tls", json!({"uri": servers.mongodb_uri.expose_secret()})).await?;
+        self.create_secret("redis-tls", json!({"url": servers.redis_url.expose_secret()})).await?;
+        let spec = json!({
+            "caSecretRef": {"name": "ca"},
+            "mongodb": {"uriSecretRef": {"name": "mongodb-tls"}, "database": self.database()},
+            "redis": {"urlSecretRef": {"name": "redis-tls"}},
+            "queue": {"endpoint": servers.sqs_endpoint},
+        });
+        Ok((front, spec))
+    }
+
+    /// The address of this machine that the nodes, and so the pods, are connected to.
+    async fn address_for_pods(&self) -> Result<IpAddr> {
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
+        let mut addresses = nodes.iter().filter_map(|node| node.status.as_ref()?.addresses.as_ref()).flatten();
+        let node = addresses.find(|address| address.type_ == "InternalIP").context("no node has an address")?;
+        // Connecting a datagram socket sends nothing: it only chooses the way, and with it our own address.
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((node.address.as_str(), 9)).with_context(|| format!("no way to node {}", node.address))?;
+        Ok(socket.local_addr()?.ip())
     }
 
     async fn sqs(&self) -> aws_sdk_sqs::Client {

@@ -1,7 +1,7 @@
 //! What a shop does on a whole cluster: orders through the ingress, queue, stock, mail, and the operator's care.
 //! Every test has a shop of its own.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
@@ -37,40 +37,63 @@ const DOCUMENTED_ORDER: &str = r#"{
 
 #[test]
 fn the_documented_order_is_processed_and_mailed() {
-    with_shop(10, as_sample, |tested| async move {
-        let buyer = tested.customer("asha").await?;
-        let answer = tested.shop.order(&buyer, &serde_json::from_str(DOCUMENTED_ORDER)?).await?;
-        let Answer::Accepted { order_id } = answer else { anyhow::bail!("refused: {answer:?}") };
+    with_shop(10, as_sample, documented_order);
+}
 
-        let order = tested
-            .eventually("the order is not Processed", || async {
-                let order = tested.shop.read_order(&buyer, &order_id).await?;
-                Ok((order["status"] == "Processed").then_some(order))
-            })
-            .await?;
-        ensure!(order["totalAmount"] == json!(4324) && order["currency"] == "INR", "{order}");
-        for ((id, _), left) in DOCUMENTED.iter().zip([9, 8]) {
-            tested
-                .eventually("the stock is not down by what was bought", || async {
-                    Ok((tested.shop.product(id).await?.available_at(LOCATION) == left).then_some(()))
-                })
-                .await?;
-        }
-        let address = tested.address("asha");
-        let mails = tested
-            .eventually("no mail came", || async {
-                let mails = tested.mails_to(&address).await?;
-                Ok((!mails.is_empty()).then_some(mails))
-            })
-            .await?;
-        ensure!(mails.len() == 1 && mails[0].to_string().contains(&order_id), "{mails:?}");
+#[test]
+fn the_documented_order_goes_through_a_fifo_queue() {
+    let fifo = |shop: &mut Value| {
+        let name = format!("{}.fifo", shop["spec"]["queue"]["name"].as_str().unwrap_or_default());
+        merge(&mut shop["spec"], json!({ "queue": { "name": name, "fifo": true } }));
+    };
+    with_shop(10, fifo, documented_order);
+}
 
-        let stranger = tested.customer("bela").await?;
-        let path = format!("/api/v1/orders/{order_id}");
-        let answer = tested.shop.request(Method::GET, &path, Some(&stranger)).send().await?;
-        ensure!(answer.status() == StatusCode::NOT_FOUND, "a stranger got {}", answer.status());
-        Ok(())
+#[test]
+fn the_documented_order_goes_through_servers_of_a_private_ca() {
+    in_namespace(|tested| async move {
+        let (_front, spec) = tested.servers_behind_tls().await?;
+        tested.create_shop(|shop| merge(&mut shop["spec"], spec)).await?;
+        tested.ready().await?;
+        tested.seed(10).await?;
+        documented_order(tested).await
     });
+}
+
+/// From the order to the mail, with a stock of 10.
+async fn documented_order(tested: Arc<Tested>) -> Result<()> {
+    let buyer = tested.customer("asha").await?;
+    let answer = tested.shop.order(&buyer, &serde_json::from_str(DOCUMENTED_ORDER)?).await?;
+    let Answer::Accepted { order_id } = answer else { anyhow::bail!("refused: {answer:?}") };
+
+    let order = tested
+        .eventually("the order is not Processed", || async {
+            let order = tested.shop.read_order(&buyer, &order_id).await?;
+            Ok((order["status"] == "Processed").then_some(order))
+        })
+        .await?;
+    ensure!(order["totalAmount"] == json!(4324) && order["currency"] == "INR", "{order}");
+    for ((id, _), left) in DOCUMENTED.iter().zip([9, 8]) {
+        tested
+            .eventually("the stock is not down by what was bought", || async {
+                Ok((tested.shop.product(id).await?.available_at(LOCATION) == left).then_some(()))
+            })
+            .await?;
+    }
+    let address = tested.address("asha");
+    let mails = tested
+        .eventually("no mail came", || async {
+            let mails = tested.mails_to(&address).await?;
+            Ok((!mails.is_empty()).then_some(mails))
+        })
+        .await?;
+    ensure!(mails.len() == 1 && mails[0].to_string().contains(&order_id), "{mails:?}");
+
+    let stranger = tested.customer("bela").await?;
+    let path = format!("/api/v1/orders/{order_id}");
+    let answer = tested.shop.request(Method::GET, &path, Some(&stranger)).send().await?;
+    ensure!(answer.status() == StatusCode::NOT_FOUND, "a stranger got {}", answer.status());
+    Ok(())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A connection to a server that a test can cut, stall and mend, also at a chosen request.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,7 +53,12 @@ enum State {
 impl Link {
     /// A link to `server` (`host:port`), whole at first.
     pub async fn to(server: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::from(Ipv4Addr::LOCALHOST.into(), server).await
+    }
+
+    /// The same at another of this machine's addresses, for those who cannot reach the loopback one.
+    pub async fn from(address: IpAddr, server: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let (address, state, trap) = (listener.local_addr()?, watch::Sender::new(State::Whole), Trap::default());
         let (server, tasks) = (server.to_owned(), Shutdown::manual());
         let (spawner, gates) = (tasks.clone(), Gates { state: state.clone(), trap: trap.clone() });

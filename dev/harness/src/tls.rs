@@ -1,6 +1,10 @@
 //! TLS before a real server, with a certificate of a private CA that is made for the test and trusted by nobody else.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -19,8 +23,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Servers;
 
-/// A private CA whose servers are at 127.0.0.1.
+/// A private CA whose servers are at one of this machine's addresses.
 pub struct TlsFront {
+    address: IpAddr,
     ca_file: NamedTempFile,
     acceptor: TlsAcceptor,
 }
@@ -32,7 +37,12 @@ impl std::fmt::Debug for TlsFront {
 }
 
 impl TlsFront {
+    /// For clients on this machine.
     pub fn new() -> anyhow::Result<Self> {
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub fn at(address: IpAddr) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -40,12 +50,12 @@ impl TlsFront {
         std::fs::write(ca_file.path(), ca.pem())?;
 
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
+        let certificate = CertificateParams::new(vec![address.to_string()])?.signed_by(&key, &ca)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         shop_runtime::install_tls_provider();
         let config = ServerConfig::builder().with_no_client_auth();
         let config = config.with_single_cert(vec![certificate.der().clone()], key).context("the test's certificate")?;
-        Ok(Self { ca_file, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { address, ca_file, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
     /// The CA's certificate as a PEM file.
@@ -78,7 +88,7 @@ impl TlsFront {
 
     /// An address that speaks TLS and passes on to `server` (`host:port`), which does not.
     async fn before(&self, server: &str) -> anyhow::Result<SocketAddr> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind((self.address, 0)).await?;
         let (address, acceptor, server) = (listener.local_addr()?, self.acceptor.clone(), server.to_owned());
         let tasks = Shutdown::manual();
         let spawner = tasks.clone();
