@@ -19,6 +19,8 @@ use shop_operator::{config::Config, crd::ShopDeployment, metrics::Metrics, run::
 use shop_runtime::{health::Readiness, ids::random_hex, metrics, shutdown::Shutdown};
 use tokio::time::Instant;
 
+/// What a shop runs that names no image.
+pub const WORKER_IMAGE: &str = "r.example/worker:1";
 pub const PATIENCE: Duration = Duration::from_mins(1);
 const CLASS: &str = "shop.xhipment.io/operator-class";
 
@@ -78,7 +80,7 @@ impl Harness {
         let namespace = &self.namespace;
         [
             "--api-image=r.example/api:1".to_owned(),
-            "--worker-image=r.example/worker:1".to_owned(),
+            format!("--worker-image={WORKER_IMAGE}"),
             format!("--operator-class={namespace}"),
             format!("--pod-name={name}"),
             format!("--pod-namespace={namespace}"),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
 
 use crate::{
+    harness::WORKER_IMAGE,
     stage::{Stage, is_long},
     wire::Wire,
 };
@@ -188,10 +189,18 @@ async fn try_out(stage: &Stage, spec: &Value) -> Fate {
         .await
 }
 
-/// What runs, by generation.
-async fn running(stage: &Stage) -> BTreeMap<String, Option<i64>> {
-    let found = stage.harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
-    found.into_iter().map(|found| (found.name_any(), found.metadata.generation)).collect()
+/// What runs, once it is as `spec` wants it: the number of workers is the scaler's, and a new worker image waits for the
+/// api's rollout. Both may come after the word about the spec.
+async fn running(stage: &Stage, spec: &Value) -> BTreeMap<String, Value> {
+    let image = spec.pointer("/images/worker").and_then(Value::as_str).unwrap_or(WORKER_IMAGE);
+    let followed = async || {
+        let found = stage.harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
+        let templates = found.into_iter().map(|found| (found.name_any(), json!(found.spec.template)));
+        let templates: BTreeMap<_, _> = templates.collect();
+        let is_new = templates.get("demo-worker")?["spec"]["containers"][0]["image"] == image;
+        is_new.then_some(templates)
+    };
+    stage.harness.eventually(&format!("workers of {image}"), followed).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,13 +231,13 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
             _ => None,
         };
         set(&mut candidate, &place.path, value.clone());
-        let before = running(&stage).await;
+        let before = running(&stage, &current).await;
         let fate = try_out(&stage, &candidate).await;
         *fates.entry(fate).or_default().entry(place.path.join(".")).or_default() += 1;
         match fate {
             Fate::Followed => current = candidate,
             Fate::RefusedByTheServer | Fate::RefusedByTheOperator | Fate::NotApplied => {
-                let after = running(&stage).await;
+                let after = running(&stage, &current).await;
                 assert_eq!(after, before, "{} = {value:?} ({fate:?}) has harmed what runs", place.path.join("."));
             }
         }

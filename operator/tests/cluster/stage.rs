@@ -291,6 +291,10 @@ fn is_troubled(pod: &Pod) -> bool {
     rollout::complaint(&[Arc::new(pod.clone())], None, shop_runtime::clock::Clock::system().now()).is_some()
 }
 
+fn is_available(condition: &Condition) -> bool {
+    matches!(condition.type_.as_str(), "ApiAvailable" | "WorkerAvailable") && condition.status == "True"
+}
+
 /// What a shop says of itself, without numbers and times.
 fn told(shop: &ShopDeployment) -> Value {
     let mut object = serde_json::to_value(shop).unwrap();
@@ -299,7 +303,11 @@ fn told(shop: &ShopDeployment) -> Value {
     let conditions: Vec<_> = status
         .conditions
         .iter()
-        .map(|c| json!([c.type_, c.status, c.reason, c.message, c.observed_generation == current]))
+        .map(|c| {
+            // What the scheduler says of a pod that no node takes comes and goes.
+            let message = if is_available(c) { "" } else { &c.message };
+            json!([c.type_, c.status, c.reason, message, c.observed_generation == current])
+        })
         .collect();
     object["status"] = json!({
         "current": status.observed_generation == current,
