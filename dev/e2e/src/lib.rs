@@ -384,7 +384,7 @@ impl Tested {
     }
 
     /// Deletes the shop and waits for its end, which is the operator's work.
-    async fn end_shops(&self) -> Result<()> {
+    pub async fn end_shops(&self) -> Result<()> {
         let shops = self.api::<ShopDeployment>();
         for shop in shops.list(&ListParams::default()).await? {
             shops.delete(&shop.name_any(), &DeleteParams::default()).await?;

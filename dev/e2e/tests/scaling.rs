@@ -127,7 +127,9 @@ fn while_the_queue_cannot_be_read_no_worker_goes_and_the_shop_says_why() {
             tested.condition("QueueReadable", "True").await?;
             // What was in hand when the queue went away may come again: nobody could ask for more time.
             all_done(&tested, orders).await?;
-            scaled(&tested, |now| now == 1).await.map(drop)
+            scaled(&tested, |now| now == 1).await?;
+            // While the link still leads to the queues that go with the shop.
+            tested.end_shops().await
         },
     );
 }
@@ -151,7 +153,8 @@ fn at_zero_a_queue_that_cannot_be_read_brings_the_workers_that_the_owner_set() {
             scaled(&tested, |now| now == 2).await?;
             never_below(&tested, 2, outage()).await?;
             link.mend();
-            tested.condition("QueueReadable", "True").await.map(drop)
+            tested.condition("QueueReadable", "True").await?;
+            tested.end_shops().await
         },
     );
 }
