@@ -135,7 +135,7 @@ impl fmt::Display for Scaler {
 /// Every trace with shops of its own; what was made is removed whatever happens.
 pub async fn run(plan: &Plan, servers: &Servers) -> Result<Measured> {
     let site = Site::open(servers).await?;
-    let outcome = crate::ground::until_interrupted(all(plan, &site)).await;
+    let outcome = Box::pin(crate::ground::until_interrupted(all(plan, &site))).await;
     let closed = site.close().await;
     let measured = outcome?;
     closed?;
