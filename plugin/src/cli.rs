@@ -15,7 +15,7 @@ pub struct Cli {
     /// Text for people, or JSON
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub output: Format,
-    /// Colours: auto is on a terminal, unless NO_COLOR is set
+    /// Colours: auto is on a terminal, unless `NO_COLOR` is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: When,
     #[command(subcommand)]

@@ -81,7 +81,7 @@ fn reach(words: &[OsString]) -> Reach {
         let mut found = None;
         for (at, word) in words.iter().enumerate() {
             if names.contains(&&**word) {
-                found = words.get(at + 1).map(|value| value.to_string());
+                found = words.get(at + 1).map(std::string::ToString::to_string);
             } else if let Some((_, value)) = word.split_once('=').filter(|(name, _)| names.contains(name)) {
                 found = Some(value.to_owned());
             }

@@ -59,10 +59,10 @@ async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Simulate(args) => simulate::simulate(reach, output, &args).await?,
         Command::Completion { shell } => completion::script(shell),
         Command::Status { name, watch: false } => {
-            status::once(&Cluster::connect(reach).await?, output, &name.name).await?
+            status::once(&Cluster::connect(reach).await?, output, &name.name).await?;
         }
         Command::Status { name, watch: true } => {
-            status::watch(&Cluster::connect(reach).await?, output, &name.name).await?
+            status::watch(&Cluster::connect(reach).await?, output, &name.name).await?;
         }
         Command::Why { name } => why::why(&Cluster::connect(reach).await?, output, &name.name).await?,
         Command::Doctor { name, staff } => {

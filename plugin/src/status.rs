@@ -1,6 +1,6 @@
 //! `kubectl shop status`: conditions, pods, queue and scaling of a shop on one screen. Reading and drawing are apart.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use futures::{Stream, StreamExt, stream};
@@ -89,7 +89,7 @@ pub async fn watch(cluster: &Cluster, output: Output, name: &str) -> Result<()> 
         let report = read(cluster, name).await?;
         output.print_next(&report, || render(&report))?;
         tokio::select! {
-            changed = changes.next() => changed.transpose()?,
+            next = changes.next() => next.transpose()?,
             ended = tokio::signal::ctrl_c() => return Ok(ended?),
         };
         while tokio::time::timeout(SETTLE, changes.next()).await.is_ok_and(|change| change.is_some()) {}
@@ -211,9 +211,8 @@ fn render(report: &Report) -> String {
         blocks.push(conditions(&report.conditions));
     }
     blocks.push(pods(report));
-    let facts: String =
-        facts(report).into_iter().map(|(name, text)| format!("{} {text}\n", toned(Tone::Head, name))).collect();
-    blocks.push(facts);
+    let fact = |(name, text): (&'static str, String)| format!("{} {text}\n", toned(Tone::Head, name));
+    blocks.push(facts(report).into_iter().map(fact).collect::<Vec<_>>().concat());
     blocks.retain(|block| !block.is_empty());
     blocks.join("\n")
 }
@@ -224,12 +223,8 @@ fn head(report: &Report) -> String {
     let mut text = format!("{name} in {}{version}\n", report.namespace);
     if !report.switches.is_empty() {
         let switches = report.switches.join(", ");
-        text += &format!(
-            "{}: `kubectl shop resume {} -n {}` undoes it\n",
-            toned(Tone::Bad, &switches),
-            report.name,
-            report.namespace
-        );
+        let (switches, name, namespace) = (toned(Tone::Bad, &switches), &report.name, &report.namespace);
+        let _ = writeln!(text, "{switches}: `kubectl shop resume {name} -n {namespace}` undoes it");
     }
     if !report.current {
         text += "the operator has not seen the newest spec yet: is it running?\n";

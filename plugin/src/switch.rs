@@ -1,5 +1,7 @@
 //! `kubectl shop pause`, `resume` and `suspend`: the switches of a shop's spec and annotations. What is so already is not written.
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use kube::{
     ResourceExt,
@@ -127,7 +129,7 @@ fn render(report: &Report, change: Change) -> String {
     let already = if report.changed { "" } else { " already: nothing was changed" };
     let mut text = format!("{}: {}{already}\n{}\n", toned(Tone::Head, &report.name), change.name(), report.meaning);
     if change != Change::Resume {
-        text += &format!("undo it with `kubectl shop resume {} -n {}`\n", report.name, report.namespace);
+        let _ = writeln!(text, "undo it with `kubectl shop resume {} -n {}`", report.name, report.namespace);
     }
     text
 }

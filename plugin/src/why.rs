@@ -1,5 +1,7 @@
 //! `kubectl shop why`: the scaler's last decision term by term, out of the shop's own status, and what would change it.
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -199,9 +201,9 @@ fn render(report: &Report) -> String {
         report.explain
     );
     text += &table(&["TERM", "VALUE", ""], &report.terms.iter().map(rows).collect::<Vec<_>>());
-    text += &format!("\n{} {}\n", toned(Tone::Head, "what would change it:"), report.advice);
+    let _ = writeln!(text, "\n{} {}", toned(Tone::Head, "what would change it:"), report.advice);
     for note in &report.notes {
-        text += &format!("{} {note}\n", toned(Tone::Bad, "note:"));
+        let _ = writeln!(text, "{} {note}", toned(Tone::Bad, "note:"));
     }
     text
 }

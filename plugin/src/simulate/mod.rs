@@ -42,7 +42,7 @@ pub struct Args {
     /// A file with a ShopDeployment, in place of one on the cluster
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: Option<PathBuf>,
-    /// The load: CSV of second,arrivals,service_seconds
+    /// The load: CSV of `second,arrivals,service_seconds`
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["generate", "seed", "minutes"])]
     trace: Option<PathBuf>,
     /// The load: a shape, with its height at 60 % of what the most workers can do

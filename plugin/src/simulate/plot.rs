@@ -40,12 +40,12 @@ impl Picture<'_> {
     /// The SVG's text.
     pub fn draw(&self) -> Result<String, String> {
         let mut svg = String::new();
-        self.draw_into(SVGBackend::with_string(&mut svg, SIZE).into_drawing_area())
+        self.draw_into(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area())
             .map_err(|error| error.to_string())?;
         Ok(svg)
     }
 
-    fn draw_into(&self, page: Area<'_>) -> Result<(), Error> {
+    fn draw_into(&self, page: &Area<'_>) -> Result<(), Error> {
         page.fill(&WHITE)?;
         let (head, body) = page.split_vertically(HEAD);
         self.head(&head)?;

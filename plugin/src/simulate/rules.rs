@@ -21,7 +21,7 @@ const HPA_DOWN_WINDOW: f64 = 300.0;
 const HPA_STEP: u32 = 4;
 /// The share of its hands that a pod has busy, as a stand-in for CPU: the default target of autoscaling/v2.
 const HPA_UTILISATION: f64 = 0.8;
-/// CloudWatch has a sample a minute.
+/// `CloudWatch` has a sample a minute.
 const AWS_PERIOD: f64 = 60.0;
 
 /// What is compared.
@@ -76,7 +76,7 @@ impl Rule {
         }
     }
 
-    /// Who goes when it takes pods away: only the shop's scaler says so to the ReplicaSet.
+    /// Who goes when it takes pods away: only the shop's scaler says so to the `ReplicaSet`.
     pub fn leaving(&self) -> Leaving {
         if matches!(self.kind, Kind::Shop(_)) { Leaving::LeastBusy } else { Leaving::Newest }
     }
@@ -127,7 +127,7 @@ fn sample(look: &Look, readable: bool) -> Sample {
     }
 }
 
-/// What a HorizontalPodAutoscaler does with a proposal, by its default behaviour.
+/// What a `HorizontalPodAutoscaler` does with a proposal, by its default behaviour.
 #[derive(Debug)]
 struct Hpa {
     min: u32,

@@ -108,8 +108,8 @@ impl Trace {
         let mut rows = Vec::new();
         for second in 0..scale.seconds {
             let rate = shape.rate(second, scale);
-            let share = if shape == Shape::LongJobs { 1.0 / LONG_JOB.0 } else { 0.0 };
-            for (rate, factor) in [(rate * (1.0 - share), 1.0), (rate * share, LONG_JOB.1)] {
+            let long = if shape == Shape::LongJobs { 1.0 / LONG_JOB.0 } else { 0.0 };
+            for (rate, factor) in [(rate * (1.0 - long), 1.0), (rate * long, LONG_JOB.1)] {
                 let arrivals = poisson(&mut rng, rate);
                 let service = scale.service_seconds * factor * (0.5 + rng.f64());
                 if arrivals > 0 {
@@ -166,7 +166,6 @@ impl Shape {
         match self {
             Self::Step if (0.2..0.6).contains(&part) => peak,
             Self::Outage if (0.3..0.7).contains(&part) => peak,
-            Self::Step | Self::Outage => base,
             Self::Ramp => between(if part < 0.6 { part / 0.6 } else { (1.0 - part) / 0.4 }),
             Self::Wave => between(0.5 - 0.5 * (part * 3.0 * TAU).cos()),
             Self::Burst => {
@@ -175,7 +174,7 @@ impl Shape {
                 if bursting { peak * 60.0 / f64::from(BURST_SECONDS) } else { base }
             }
             Self::Flapping if (second / FLAP_SECONDS) % 2 == 1 => peak,
-            Self::Flapping => base,
+            Self::Step | Self::Outage | Self::Flapping => base,
             // The long ones make it three times the work.
             Self::LongJobs => peak / 6.0,
         }

@@ -28,7 +28,7 @@ pub struct Plant {
 pub enum Leaving {
     /// As the shop's scaler marks them: idle ones, then those with the least in hand, then the newest.
     LeastBusy,
-    /// As a ReplicaSet does by itself.
+    /// As a `ReplicaSet` does by itself.
     Newest,
 }
 
