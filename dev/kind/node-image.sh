@@ -12,7 +12,7 @@ exec 9> "$WORK.lock"; flock 9
 say "Debian root file system from $MIRROR"
 if [ ! -e "$WORK/debootstrap.done" ]; then
   rm -rf "$ROOT"
-  debootstrap --variant=minbase --include=systemd,iproute2,iptables,nftables,mount,kmod,procps,ethtool,conntrack,socat,jq,util-linux,ca-certificates,curl,libseccomp2,runc,containernetworking-plugins,e2fsprogs \
+  debootstrap --variant=minbase --include=systemd,iproute2,iptables,nftables,mount,kmod,procps,ethtool,conntrack,socat,jq,util-linux,ca-certificates,curl,libseccomp2,runc,containernetworking-plugins,e2fsprogs,netbase \
     bookworm "$ROOT" "$MIRROR"
   touch "$WORK/debootstrap.done"
 fi
@@ -76,11 +76,15 @@ done
 fresh_files coredns
 make_image coredns 65532:65532
 fresh_files kube-proxy
-# In nftables mode kube-proxy runs nft: taken with its libraries from the node's own file system.
-for file in /usr/sbin/nft $(chroot "$ROOT" ldd /usr/sbin/nft | grep -o '/[^ ]*'); do
+# In nftables mode kube-proxy runs nft: taken with its libraries from the node's own file system. What it reads back it
+# compares with what it wrote, as names: without /etc/protocols nft tells numbers, and after an hour, when kube-proxy looks
+# at everything again, every Service is taken for one that has gone.
+for file in /etc/protocols /usr/sbin/nft $(chroot "$ROOT" ldd /usr/sbin/nft | grep -o '/[^ ]*'); do
   mkdir -p "$WORK/image/files$(dirname "$file")"
   cp -L "$ROOT$file" "$WORK/image/files$file"
 done
+unshare --net chroot "$WORK/image/files" /usr/sbin/nft -j 'add table t; add set t s { type inet_proto; elements = { tcp } }; list set t s' |
+  grep -q '"tcp"' || { say "nft in kube-proxy's image does not know protocols by name"; exit 1; }
 make_image kube-proxy 0:0
 fresh_files pause
 make_image pause 65535:65535
