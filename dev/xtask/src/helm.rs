@@ -1,8 +1,11 @@
 //! Installs the charts of this checkout with helm. Values go through standard input: an argument list is there for everyone to read.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use crate::command::wait_until;
 use crate::context::Context;
 use crate::images::Images;
 use crate::target::Cluster;
@@ -73,8 +76,11 @@ fn restricted_namespace(context: &Context, cluster: &Cluster, namespace: &str) -
 pub fn install_crds(context: &Context, cluster: &Cluster) -> Result<()> {
     let crds = context.repo.join("crds");
     cluster.kubectl(context)?.args(["apply", "--server-side", "-f"]).arg(&crds).log_to(&context.log("helm"))?;
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
-    cluster.kubectl(context)?.args(established).arg(&crds).log_to(&context.log("helm"))
+    // kubectl gives up at once on a kind that is so new that it has no conditions yet.
+    wait_until(Duration::from_secs(30), "the shops' kind", || {
+        let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
+        cluster.kubectl(context)?.args(established).arg(&crds).log_to(&context.log("helm"))
+    })
 }
 
 /// Whether the release was installed from here.
