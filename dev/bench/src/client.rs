@@ -1,5 +1,7 @@
 //! A client of the shop's HTTP API, as an app of the shop would have one.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::{
     Method, RequestBuilder, StatusCode,
@@ -7,6 +9,9 @@ use reqwest::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+/// Of an order that is repeated: for 13 seconds.
+const ATTEMPTS: u32 = 8;
 
 /// A shop behind a URL.
 #[derive(Debug, Clone)]
@@ -71,7 +76,7 @@ impl Shop {
         }
         let http = reqwest::Client::builder()
             .default_headers(headers)
-            .timeout(std::time::Duration::from_secs(15))
+            .timeout(Duration::from_secs(15))
             .build()
             .context("cannot make an HTTP client")?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
@@ -131,6 +136,25 @@ impl Shop {
     pub async fn order_once(&self, account: &Account, body: &Value, key: &str) -> Result<Answer> {
         let request = self.request(Method::POST, "/api/v1/orders", Some(account));
         self.ordered(request.header("Idempotency-Key", key), body).await
+    }
+
+    /// The same, asked again after a failure, as a shop's app would: a refusal that is final comes back at once, the last
+    /// failure after all attempts.
+    pub async fn order_persistently(&self, account: &Account, body: &Value, key: &str) -> Result<Answer> {
+        let mut attempt = 0;
+        loop {
+            let answer = self.order_once(account, body, key).await;
+            attempt += 1;
+            let again = match &answer {
+                Ok(Answer::Accepted { .. }) => false,
+                Ok(Answer::Refused { status, .. }) => status.is_server_error(),
+                Err(_) => true,
+            };
+            if !again || attempt == ATTEMPTS {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+        }
     }
 
     async fn ordered(&self, request: RequestBuilder, body: &Value) -> Result<Answer> {

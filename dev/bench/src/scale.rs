@@ -186,8 +186,10 @@ async fn zero(site: &Site) -> Result<Vec<Reaction>> {
     Ok(reactions)
 }
 
+/// One shop has its step while the others come to rest: measured is the scaler, not how many pods start at once.
 async fn step(site: &Site, steps: usize) -> Result<Vec<Reaction>> {
     let (shape, load) = STEP;
+    let turn = tokio::sync::Mutex::new(());
     let lanes = open(site, "step", LANES, shape).await?;
     let one = async |(n, lane): (usize, &Lane<'_>)| {
         lane.stock().await?;
@@ -198,6 +200,7 @@ async fn step(site: &Site, steps: usize) -> Result<Vec<Reaction>> {
             lane.by_itself().await?;
             // Beyond the scaler's first look, and at any phase of its looks.
             tokio::time::sleep(random.between(Duration::from_secs(4), Duration::from_secs(7))).await;
+            let _turn = turn.lock().await;
             let since = lane.observer.now();
             lane.offer(&load).await?;
             reactions.push(reaction(&lane.observer.record().replicas, since));

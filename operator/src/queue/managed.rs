@@ -100,7 +100,7 @@ impl Managed<'_> {
             }
         }
         let found = self.attributes(&url).await?;
-        let drifted: Attributes = wanted.into_iter().filter(|(key, value)| !same(found.get(key), value)).collect();
+        let drifted: Attributes = wanted.into_iter().filter(|(key, value)| differs(key, found.get(key), value)).collect();
         if !drifted.is_empty() {
             tracing::info!(queue = name, attributes = ?drifted.keys(), "repairing the queue");
             within(self.client.set_queue_attributes().queue_url(&url).set_attributes(Some(drifted)).send()).await?;
@@ -130,9 +130,14 @@ impl Managed<'_> {
     }
 }
 
+/// Whether an attribute is to be set. SQS answers with every attribute but a redrive policy that is not set; a server that
+/// leaves out another one does not know it, and would be told the same again and again.
+fn differs(key: &QueueAttributeName, found: Option<&String>, wanted: &str) -> bool {
+    found.map_or(*key == QueueAttributeName::RedrivePolicy, |found| !same(found, wanted))
+}
+
 /// Equal as text, or as JSON: servers write a redrive policy in their own order, some with its count as text.
-fn same(found: Option<&String>, wanted: &str) -> bool {
-    let Some(found) = found else { return false };
+fn same(found: &str, wanted: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
     found == wanted
         || matches!((parse(found), parse(wanted)), (Some(Value::Object(a)), Some(Value::Object(b))) if {
@@ -143,25 +148,34 @@ fn same(found: Option<&String>, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sqs::types::QueueAttributeName::{self, MessageRetentionPeriod, RedrivePolicy, VisibilityTimeout};
     use rstest::rstest;
 
-    use super::same;
+    use super::differs;
 
     #[rstest]
-    #[case(Some("60"), "60", true)]
-    #[case(Some("30"), "60", false)]
-    #[case(None, "60", false)]
-    #[case(
+    #[case::as_wanted(VisibilityTimeout, Some("60"), "60", false)]
+    #[case::drifted(VisibilityTimeout, Some("30"), "60", true)]
+    #[case::not_known_to_the_server(MessageRetentionPeriod, None, "1209600", false)]
+    #[case::removed(RedrivePolicy, None, "{}", true)]
+    #[case::written_otherwise(
+        RedrivePolicy,
         Some(r#"{"maxReceiveCount":"10","deadLetterTargetArn":"a"}"#),
-        r#"{"deadLetterTargetArn":"a","maxReceiveCount":10}"#,
-        true
-    )]
-    #[case(
-        Some(r#"{"maxReceiveCount":"3","deadLetterTargetArn":"a"}"#),
         r#"{"deadLetterTargetArn":"a","maxReceiveCount":10}"#,
         false
     )]
-    fn attributes_are_compared_by_meaning(#[case] found: Option<&str>, #[case] wanted: &str, #[case] expected: bool) {
-        assert_eq!(same(found.map(str::to_owned).as_ref(), wanted), expected);
+    #[case::other_policy(
+        RedrivePolicy,
+        Some(r#"{"maxReceiveCount":"3","deadLetterTargetArn":"a"}"#),
+        r#"{"deadLetterTargetArn":"a","maxReceiveCount":10}"#,
+        true
+    )]
+    fn attributes_are_compared_by_meaning(
+        #[case] key: QueueAttributeName,
+        #[case] found: Option<&str>,
+        #[case] wanted: &str,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(differs(&key, found.map(str::to_owned).as_ref(), wanted), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The buyers: each asks for one unit under a key of its own, and asks again after a failure, as a shop's app would.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
 use serde::Serialize;
@@ -13,8 +13,6 @@ use crate::{
     client::{Account, Answer, Shop},
     ground::Ground,
 };
-
-const ATTEMPTS: u32 = 8;
 
 /// What one buyer got in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,26 +66,14 @@ pub async fn all(
 }
 
 async fn one(shop: &Shop, buyer: &Account, body: &Value) -> Bought {
-    let mut said = String::new();
-    for attempt in 0..ATTEMPTS {
-        match shop.order_once(buyer, body, "the one order").await {
-            Ok(Answer::Accepted { order_id }) => {
-                return order_id.parse().map_or_else(|_| Bought::Other("an id of no order".into()), Bought::Accepted);
-            }
-            Ok(Answer::Refused { status, code }) if status == 409 && code == "out_of_stock" => {
-                return Bought::OutOfStock;
-            }
-            Ok(Answer::Refused { status, code }) => {
-                said = format!("{status} {code}");
-                if !status.is_server_error() {
-                    break;
-                }
-            }
-            Err(error) => said = format!("no answer: {}", error.root_cause()),
+    match shop.order_persistently(buyer, body, "the one order").await {
+        Ok(Answer::Accepted { order_id }) => {
+            order_id.parse().map_or_else(|_| Bought::Other("an id of no order".into()), Bought::Accepted)
         }
-        tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+        Ok(Answer::Refused { status, code }) if status == 409 && code == "out_of_stock" => Bought::OutOfStock,
+        Ok(Answer::Refused { status, code }) => Bought::Other(format!("{status} {code}")),
+        Err(error) => Bought::Other(format!("no answer: {}", error.root_cause())),
     }
-    Bought::Other(said)
 }
 
 #[cfg(test)]

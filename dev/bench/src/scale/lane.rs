@@ -267,16 +267,18 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Places the load's orders when they are due, and returns how many there were. The first one that is refused ends it.
+    /// Places the load's orders when they are due, and returns how many there were. The first one that is refused for good
+    /// ends it.
     pub async fn offer(&self, load: &Load) -> Result<usize> {
         let started = tokio::time::Instant::now();
         let due = load.due();
-        let orders = due.len();
+        let (orders, salt) = (due.len(), ids::random_hex::<4>()?);
         let place = async |(n, due): (usize, Duration)| {
             tokio::time::sleep_until(started + due).await;
             let body =
                 json!({ "location": LOCATION, "items": [{ "productId": product(n % PRODUCTS), "quantity": 1 }] });
-            match self.shop.order(&self.buyer, &body).await? {
+            let key = format!("{salt}-{n}");
+            match self.shop.order_persistently(&self.buyer, &body, &key).await? {
                 Answer::Accepted { .. } => Ok(()),
                 Answer::Refused { status, code } => bail!("an order was refused: {status} {code}"),
             }

@@ -72,6 +72,32 @@ async fn callers_policies_and_shops_are_counted_apart_and_calls_come_back() -> a
 }
 
 #[tokio::test]
+async fn a_changed_quota_keeps_what_a_caller_has_used_of_the_window() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let limits = SharedLimits::new(RedisLink::connect(&shop.servers.redis_url, &shop.name)?);
+        let generous = Rule { quota: 300, ..RULE };
+        // Ten seconds of thirty minutes each.
+        let steps = async |calls: &[(&Rule, u32)]| {
+            let (caller, mut steps) = (caller()?, Vec::new());
+            for &(rule, times) in calls {
+                for _ in 0..times {
+                    steps.extend(limits.count(rule, &caller).await);
+                }
+            }
+            let all = calls.iter().map(|call| call.1 as usize).sum::<usize>();
+            Ok((steps.len() == all).then(|| steps.iter().map(|step| step.allowed).collect::<Vec<_>>()))
+        };
+        let lowered = eventually("a lowered quota", async || steps(&[(&generous, 30), (&RULE, 4)]).await).await?;
+        assert_eq!(lowered[30..], [true, true, false, false], "a tenth of the window is gone: no third call");
+        // Replicas of the old and of the new quota answer side by side during a rollout.
+        let mixed = eventually("a used up quota", async || steps(&[(&RULE, 3), (&generous, 1)]).await).await?;
+        assert_eq!(mixed, [true, true, true, false], "the generous rule adds nothing to a window that is used up");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn without_redis_there_is_no_answer() -> anyhow::Result<()> {
     // Nothing listens on port 1.
     let away = SharedLimits::new(RedisLink::connect(&"redis://127.0.0.1:1".to_owned().into(), "x")?);
