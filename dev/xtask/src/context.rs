@@ -23,8 +23,9 @@ pub struct Context {
 
 impl Context {
     pub fn load() -> Result<Self> {
-        let repo =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().context("finding the checkout")?;
+        // What cargo says of this run, not what it said when it compiled: checkouts may share a target directory.
+        let xtask = variable("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
+        let repo = Path::new(&xtask).join("../..").canonicalize().context("finding the checkout")?;
         let base = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let home = variable("HOME").map(|home| Path::new(&home).join(".cache"));
         let Some(base) = base.or(home) else {
