@@ -9,6 +9,8 @@ use super::{
 
 const IDLE_TO_ZERO: f64 = 60.0;
 const TRANSIENT: u64 = 2;
+/// A burst asks for at least so many pods more: one message more or less is none, however few pods there are.
+const BURST_PODS: u32 = 4;
 
 /// Why the number is what it is; also the reason of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,8 +118,8 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
         without_queue(policy, history, sample)
     } else {
         history.limit = limit(policy, size, &terms);
-        let wanted = want(policy, history, sample, &terms);
-        history.recommend(wanted);
+        let (wanted, remembered) = want(policy, history, sample, &terms);
+        history.recommend(remembered);
         terms.window_max = history.window_max(policy);
         if asleep(policy, history, sample) {
             (0, Reason::ToZero)
@@ -167,19 +169,28 @@ fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Te
     (size, terms)
 }
 
-/// The size within the owner's bounds; in a panic the highest one seen.
-fn want(policy: &Policy, history: &mut History, sample: &Sample, terms: &Terms) -> u32 {
+/// The size within the owner's bounds, in a panic the highest one seen; and what of it the scale-down window remembers.
+fn want(policy: &Policy, history: &mut History, sample: &Sample, terms: &Terms) -> (u32, u32) {
     // Without the minimum: one that is raised is no burst.
     let burst = terms.panic.min(policy.max);
     let capacity = sample.ready.saturating_add(sample.pending).max(1);
-    if burst >= capacity.saturating_mul(2) {
-        let highest = history.panic.map_or(burst, |panic| panic.highest.max(burst));
-        history.panic = Some(Panic { highest, last_over: history.now });
-    } else if history.panic.is_some_and(|panic| history.now - panic.last_over >= STABLE) {
-        history.panic = None;
+    let was = history.panic.take();
+    history.panic = if burst >= capacity.saturating_mul(2).max(capacity.saturating_add(BURST_PODS)) {
+        let highest = was.map_or(burst, |panic| panic.highest.max(burst));
+        Some(Panic { highest, last_over: history.now, over_since: None })
+    } else {
+        let past = burst.saturating_mul(2) <= capacity;
+        was.map(|panic| Panic { over_since: past.then(|| panic.over_since.unwrap_or(history.now)), ..panic })
+            .filter(|panic| history.now - panic.last_over < STABLE)
+            .filter(|panic| panic.over_since.is_none_or(|since| history.now - since < BURST))
+    };
+    let within = |pods: u32| pods.clamp(policy.min, policy.max);
+    let size = within(terms.keep_up.max(terms.drain));
+    match history.panic {
+        // A backlog that came in one burst and is gone says nothing of what is to come; the rate of arrivals does.
+        Some(panic) => (size.max(panic.highest.min(policy.max)), within(terms.keep_up)),
+        None => (size, size),
     }
-    let size = terms.keep_up.max(terms.drain).clamp(policy.min, policy.max);
-    history.panic.map_or(size, |panic| size.max(panic.highest.min(policy.max)))
 }
 
 /// At zero by choice, and nothing there yet that is worth a pod. Counts of one or two may be false: look twice.

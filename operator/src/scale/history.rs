@@ -31,7 +31,10 @@ struct Tick {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Panic {
     pub highest: u32,
+    /// When the burst last asked for more than there is.
     pub last_over: f64,
+    /// Since when it has asked for half of what there is at most.
+    pub over_since: Option<f64>,
 }
 
 /// What is worth remembering over a restart: times in seconds on the clock of the samples.

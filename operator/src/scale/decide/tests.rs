@@ -174,16 +174,55 @@ fn blind_and_full_for_a_minute_grows_by_a_quarter() {
     assert_eq!(grown, Some(12));
 }
 
-#[test]
-fn a_panic_holds_its_highest_for_a_minute() {
-    let (policy, mut history) = (policy(), History::default());
-    assert_eq!(decide(&policy, &mut history, &calm(0.0, 1, 600)).replicas, 10);
-    for tick in 1..=29 {
-        let decision = decide(&policy, &mut history, &calm(f64::from(tick) * 2.0, 10, 0));
-        assert_eq!(decision.replicas, 10, "{}", decision.explain());
+/// A quiet minute, then a burst of so many messages; gives the numbers from then on, every two seconds, of a cluster whose
+/// pods start within one look and do 8 messages between two.
+fn after_a_burst(messages: u64, looks: u32) -> Vec<u32> {
+    let (policy, mut history, mut at) = (Policy { window: 120.0, ..policy() }, History::default(), 0.0);
+    let mut look = |current: u32, visible: u64, completed: u64| {
+        at += 2.0;
+        let (pods, work) = (u64::from(current), u32::try_from(completed).unwrap());
+        let sample = Sample { completed, service_seconds: f64::from(work) * 0.5, ..calm(at, current, visible) };
+        (decide(&policy, &mut history, &sample), pods * 8)
+    };
+    for _ in 0..40 {
+        look(1, 0, 0);
     }
-    let later = (30..60).map(|tick| decide(&policy, &mut history, &calm(f64::from(tick) * 2.0, 10, 0)).replicas).min();
-    assert_eq!(later, Some(8));
+    let (mut current, mut visible, mut completed, mut numbers) = (1, messages, 0, Vec::new());
+    for _ in 0..looks {
+        let (decision, capacity) = look(current, visible, completed);
+        completed = capacity.min(visible);
+        visible -= completed;
+        current = decision.replicas;
+        numbers.push(current);
+    }
+    numbers
+}
+
+#[test]
+fn what_a_burst_brought_goes_soon_after_its_work() {
+    let numbers = after_a_burst(600, 60);
+    let high = numbers.iter().max().unwrap();
+    assert!(*high >= 10, "{numbers:?}");
+    let held = 2 * numbers.iter().filter(|pods| *pods == high).count();
+    // 12 s of work, 15 s until the burst's rate is forgotten, 15 s of calm, and not the window of two minutes.
+    assert!((15..=60).contains(&held), "{held} s: {numbers:?}");
+    let rises = numbers.iter().rposition(|pods| pods == high).unwrap();
+    assert!(numbers[rises..].is_sorted_by(|before, after| before >= after), "{numbers:?}");
+}
+
+#[test]
+fn what_keeps_a_burst_busy_for_long_is_remembered_for_the_window() {
+    let numbers = after_a_burst(16_000, 80);
+    assert!(numbers.iter().skip(1).all(|pods| *pods == 20), "{numbers:?}");
+}
+
+#[test]
+fn a_message_or_two_are_no_burst() {
+    let numbers = after_a_burst(70, 60);
+    let high = *numbers.iter().max().unwrap();
+    assert!((2..5).contains(&high), "{numbers:?}");
+    let falls = numbers.iter().skip_while(|pods| **pods < high).position(|pods| *pods < high);
+    assert!(falls.is_none_or(|look| look >= 58), "before the window was over: {numbers:?}");
 }
 
 #[test]
@@ -311,8 +350,8 @@ impl Cluster {
 struct Trial {
     cluster: Cluster,
     history: History,
-    /// When the number last grew, on the scaler's clock.
-    grown: f64,
+    /// When the number last grew without a burst, on the scaler's clock, and to how many.
+    grown: (f64, u32),
     /// Another scaler that was started in between, as long as both have seen the same.
     restarted: Option<History>,
 }
@@ -323,12 +362,14 @@ impl Trial {
         let decision = decide(policy, &mut self.history, &sample);
         check(policy, &sample, &decision)?;
         let (current, n) = (sample.current, decision.replicas);
-        if n > current {
-            self.grown = self.history.now;
+        if n > current && self.history.panic.is_none() {
+            self.grown = (self.history.now, n);
         }
-        // So that what grows and shrinks grows again no sooner than after a window. A maximum that was lowered is another matter.
-        let too_soon = n < current && current <= policy.max && self.history.now - self.grown < policy.window;
-        prop_assert!(!too_soon, "shrank {} s after it grew: {decision:?}", self.history.now - self.grown);
+        // So that what grows and shrinks grows again no sooner than after a window. A burst is another matter, and so is a
+        // maximum that was lowered.
+        let (at, grown) = self.grown;
+        let too_soon = n < current && n < grown && current <= policy.max && self.history.now - at < policy.window;
+        prop_assert!(!too_soon, "shrank {} s after it grew to {grown}: {decision:?}", self.history.now - at);
         if let Some(mut other) = self.restarted.take() {
             let there = decide(policy, &mut other, &sample);
             check(policy, &sample, &there)?;
@@ -397,7 +438,7 @@ proptest! {
         policies in policies(), trace in proptest::collection::vec(any::<u64>(), 1..60), moment in 0..60_usize, load in 0..50_u64,
     ) {
         let cluster = Cluster { at: 1e9, visible: 0, current: policies[0].min, ready: 0 };
-        let grown = f64::NEG_INFINITY;
+        let grown = (f64::NEG_INFINITY, 0);
         let mut trial = Trial { cluster, history: History::default(), grown, restarted: None };
         let events: Vec<_> = trace.into_iter().map(Event::of).collect();
         // What was half learnt is lost in a restart: compared where there is nothing to learn.
