@@ -28,14 +28,23 @@ impl Default for Asker {
 impl Asker {
     /// The pod's report; nothing where it has no address, does not answer within a second, or answers something else.
     pub async fn report<T: DeserializeOwned>(&self, pod: &Pod) -> Option<T> {
+        self.answer(pod, "", PATIENCE).await
+    }
+
+    /// The worker's report when it has a message in hand or has completed others than `seen`, at the latest after `wait`.
+    pub async fn news<T: DeserializeOwned>(&self, pod: &Pod, seen: u64, wait: Duration) -> Option<T> {
+        self.answer(pod, &format!("?wait={}&seen={seen}", wait.as_secs()), wait + PATIENCE).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, pod: &Pod, query: &str, patience: Duration) -> Option<T> {
         let address = pod.status.as_ref()?.pod_ip.as_deref()?;
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let uri: Uri = format!("http://{host}:{PORT}/report").parse().ok()?;
+        let uri: Uri = format!("http://{host}:{PORT}/report{query}").parse().ok()?;
         let report = async {
             let answer = self.0.get(uri).await.ok().filter(|answer| answer.status().is_success())?;
             let body = Limited::new(answer.into_body(), LONGEST_REPORT).collect().await.ok()?;
             serde_json::from_slice(&body.to_bytes()).ok()
         };
-        tokio::time::timeout(PATIENCE, report).await.ok().flatten()
+        tokio::time::timeout(patience, report).await.ok().flatten()
     }
 }

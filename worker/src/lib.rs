@@ -10,7 +10,7 @@ mod metrics;
 #[cfg(feature = "naive-allocation")]
 mod naive;
 mod pace;
-mod report;
+pub mod report;
 mod simulated;
 mod start;
 

@@ -1,4 +1,4 @@
-//! What the worker is doing right now, for the scaler: `GET /report` on the operations port.
+//! What the worker is doing right now, for the scaler: `GET /report` on the operations port, at once or when there is news.
 
 use std::{
     sync::{
@@ -8,8 +8,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, routing::get};
-use serde::Serialize;
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+/// No question is held for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The worker's counters. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +29,8 @@ struct Counters {
     in_flight: AtomicU64,
     completed: AtomicU64,
     service_micros: AtomicU64,
+    /// Messages were received.
+    received: Notify,
 }
 
 /// The answer of `/report`.
@@ -36,6 +46,15 @@ pub struct Report {
     pub service_seconds_total: f64,
 }
 
+/// `GET /report?wait=20&seen=7`: answered when the worker has a message in hand or has completed others than the 7 that are
+/// known, at the latest after 20 seconds.
+#[derive(Debug, Deserialize)]
+struct Wait {
+    wait: Option<u64>,
+    #[serde(default)]
+    seen: u64,
+}
+
 /// Messages that are held; dropping it lets them go.
 #[derive(Debug)]
 pub struct Held {
@@ -49,6 +68,7 @@ impl Activity {
     pub fn hold(&self, messages: usize) -> Held {
         let messages = messages as u64;
         self.0.in_flight.fetch_add(messages, Ordering::Relaxed);
+        self.0.received.notify_waiters();
         Held { activity: self.clone(), messages, working: false }
     }
 
@@ -70,13 +90,31 @@ impl Activity {
         }
     }
 
+    /// Until there is a message in hand, or more are completed than were `seen`.
+    async fn news(&self, seen: u64) {
+        loop {
+            // Before the look: what is received after it wakes this up.
+            let received = self.0.received.notified();
+            let report = self.report();
+            if report.in_flight > 0 || report.completed_total != seen {
+                return;
+            }
+            received.await;
+        }
+    }
+
     /// The route of the report.
     pub fn routes(&self) -> Router {
         Router::new().route("/report", get(show)).with_state(self.clone())
     }
 }
 
-async fn show(State(activity): State<Activity>) -> Json<Report> {
+async fn show(State(activity): State<Activity>, Query(wait): Query<Wait>) -> Json<Report> {
+    if let Some(seconds) = wait.wait {
+        let most = Duration::from_secs(seconds).min(LONGEST_WAIT);
+        // In time or not: the report says what there is.
+        let _in_time = tokio::time::timeout(most, activity.news(wait.seen)).await;
+    }
     Json(activity.report())
 }
 
@@ -109,6 +147,8 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -124,6 +164,29 @@ mod tests {
         drop(held);
         let expected = Report { busy: 0, in_flight: 0, completed_total: 2, service_seconds_total: 0.5 };
         assert_eq!(activity.report(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_question_waits_for_news() {
+        let activity = Activity::default();
+        let ask = async |wait, seen| {
+            let asked = Instant::now();
+            let Json(report) = show(State(activity.clone()), Query(Wait { wait, seen })).await;
+            (asked.elapsed().as_secs(), report.in_flight, report.completed_total)
+        };
+        let later = async || {
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            activity.hold(2)
+        };
+        assert_eq!(ask(None, 0).await, (0, 0, 0), "who does not wait is answered at once");
+        assert_eq!(ask(Some(1), 0).await, (1, 0, 0), "no news");
+        let (answer, held) = tokio::join!(ask(Some(20), 0), later());
+        assert_eq!(answer, (1, 2, 0), "messages have come");
+        assert_eq!(ask(Some(20), 0).await, (0, 2, 0), "they are still there");
+        activity.complete(2, Duration::from_secs(1));
+        drop(held);
+        assert_eq!(ask(Some(20), 0).await, (0, 0, 2), "work that is done is news to who has not seen it");
+        assert_eq!(ask(Some(1), 2).await, (1, 0, 2));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod kwok;
 mod operator;
 
 use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -13,6 +14,8 @@ use std::{
 use anyhow::{Context, Result};
 use kube::Client;
 use serde::Serialize;
+use shop_runtime::{ops, shutdown::Shutdown};
+use shop_worker::report::Activity;
 
 use self::{
     fleet::Fleet,
@@ -20,6 +23,9 @@ use self::{
     operator::{Operator, Usage},
 };
 use crate::latency::Latency;
+
+/// Where all workers of all shops report.
+const WORKERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,6 +92,9 @@ pub struct Rest {
 /// Every run on objects of its own; what was made is removed whatever happens.
 pub async fn run(plan: &Plan, binaries: &Binaries) -> Result<Vec<Measured>> {
     std::fs::create_dir_all(&binaries.logs).with_context(|| format!("making {}", binaries.logs.display()))?;
+    let workers = Shutdown::manual();
+    let idle = ops::serve(WORKERS, Activity::default().routes(), &workers).await;
+    idle.context("the shops' workers answer there: free the port, or end the other bench")?;
     let mut measured = Vec::new();
     for &shops in &plan.shops {
         println!("{shops} shops …");

@@ -114,8 +114,9 @@ pub struct Autoscaling {
     #[serde(default = "Autoscaling::target_wait_seconds")]
     #[schemars(range(min = 1, max = 86400))]
     pub target_wait_seconds: i32,
-    /// Seconds between two looks at the queue while workers run, and for ten minutes after the last work. At rest it is looked at
-    /// every 10 s, or as rarely as this.
+    /// Seconds between two looks at the queue while there is work, and for a minute after. Then idle workers tell when they take
+    /// up work, and the queue is looked at every 20 s. Without workers it is looked at as often for ten minutes after the last
+    /// work, then every 10 s. Never more often than this.
     #[serde(default = "Autoscaling::poll_seconds")]
     #[schemars(range(min = 1, max = 60))]
     pub poll_seconds: i32,

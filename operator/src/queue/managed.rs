@@ -100,7 +100,8 @@ impl Managed<'_> {
             }
         }
         let found = self.attributes(&url).await?;
-        let drifted: Attributes = wanted.into_iter().filter(|(key, value)| differs(key, found.get(key), value)).collect();
+        let drifted: Attributes =
+            wanted.into_iter().filter(|(key, value)| differs(key, found.get(key), value)).collect();
         if !drifted.is_empty() {
             tracing::info!(queue = name, attributes = ?drifted.keys(), "repairing the queue");
             within(self.client.set_queue_attributes().queue_url(&url).set_attributes(Some(drifted)).send()).await?;

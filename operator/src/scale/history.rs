@@ -136,11 +136,13 @@ impl History {
     /// Arrivals per second over the last `window` seconds: what was completed plus what the queue grew by.
     pub fn arrivals(&self, window: f64) -> f64 {
         let from = self.now - window;
-        let (Some(first), Some(last)) = (self.ticks.iter().find(|tick| tick.at >= from), self.ticks.back()) else {
+        // What was there when the window began; a queue at rest is looked at less often than the shorter window is long.
+        let before = self.ticks.iter().rfind(|tick| tick.at <= from);
+        let (Some(first), Some(last)) = (before.or(self.ticks.front()), self.ticks.back()) else {
             return 0.0;
         };
         // By the time there has been data at all, not by that between two polls: a gap must not look like a burst.
-        let elapsed = (self.now - self.since.unwrap_or(self.now)).min(window);
+        let elapsed = (self.now - self.since.unwrap_or(self.now)).min(window.max(self.now - first.at));
         // One burst just after the start is no rate: it counts as if it had taken the shorter window.
         ((last.done - first.done + last.messages - first.messages) / elapsed.max(BURST)).max(0.0)
     }

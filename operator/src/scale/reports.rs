@@ -1,14 +1,18 @@
 //! What the workers say of themselves: `GET :9090/report` of every pod, by pod address. A pod that does not answer is busy.
+//! One that has nothing to do is asked once, and answers when it has.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::ask::Asker;
 
@@ -35,11 +39,19 @@ pub struct Reporters {
     /// Pods older than this have a past that is not this process's business.
     started: Timestamp,
     last: HashMap<String, Report>,
+    /// Pods of an older image, which answer at once.
+    hasty: HashSet<String>,
+}
+
+impl Report {
+    fn is_idle(&self) -> bool {
+        self.busy == 0 && self.in_flight == 0
+    }
 }
 
 impl Reporters {
     pub fn new(asker: Asker, started: Timestamp) -> Self {
-        Self { asker, started, last: HashMap::new() }
+        Self { asker, started, last: HashMap::new(), hasty: HashSet::new() }
     }
 
     /// The reports of the pods that answered, by uid.
@@ -47,6 +59,39 @@ impl Reporters {
         let ask = async |pod: &Arc<Pod>| Some((pod.uid()?, self.asker.report(pod).await?));
         let answers = futures::future::join_all(pods.iter().map(ask)).await;
         answers.into_iter().flatten().collect()
+    }
+
+    /// Whether every pod has said that it has nothing to do, and will say so when it has.
+    pub fn are_idle(&self, pods: &[Arc<Pod>], reports: &HashMap<String, Report>) -> bool {
+        let idle = |pod: &Arc<Pod>| {
+            let uid = pod.uid().unwrap_or_default();
+            !self.hasty.contains(&uid) && reports.get(&uid).is_some_and(Report::is_idle)
+        };
+        !pods.is_empty() && pods.iter().all(idle)
+    }
+
+    /// Waits until one of these idle pods has news or cannot be reached any more, at most so long.
+    pub async fn news(&mut self, pods: &[Arc<Pod>], most: Duration) {
+        let begun = Instant::now();
+        let ask = async |pod: &Arc<Pod>| {
+            let uid = pod.uid().unwrap_or_default();
+            let seen = self.last.get(&uid).map_or(0, |report| report.completed_total);
+            let answer = self.asker.news::<Report>(pod, seen, most).await;
+            (uid, answer.filter(|report| report.is_idle() && report.completed_total == seen))
+        };
+        let mut answers: FuturesUnordered<_> = pods.iter().map(ask).collect();
+        let mut hasty = Vec::new();
+        while let Some((uid, nothing_new)) = answers.next().await {
+            if nothing_new.is_none() {
+                break;
+            }
+            if begun.elapsed() < most / 2 {
+                hasty.push(uid);
+                break;
+            }
+        }
+        drop(answers);
+        self.hasty.extend(hasty);
     }
 
     /// Folds new reports in.
@@ -64,14 +109,19 @@ impl Reporters {
         }
         let present: HashSet<_> = pods.iter().filter_map(|pod| pod.uid()).collect();
         self.last.retain(|uid, _| present.contains(uid));
+        self.hasty.retain(|uid| present.contains(uid));
         progress
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::api::ObjectMeta;
+    use rstest::rstest;
+    use shop_runtime::{ops, shutdown::Shutdown};
+    use shop_worker::report::Activity;
 
     use super::*;
 
@@ -85,6 +135,68 @@ mod tests {
     fn report(completed_total: u64) -> Report {
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         Report { completed_total, service_seconds_total: completed_total as f64 * 0.5, ..Report::default() }
+    }
+
+    /// A pod at an address of its own, where a worker with this activity answers.
+    async fn working(address: &str, activity: &Activity) -> Arc<Pod> {
+        let listens = format!("{address}:9090").parse().unwrap();
+        ops::serve(listens, activity.routes(), &Shutdown::manual()).await.unwrap();
+        at(address)
+    }
+
+    fn at(address: &str) -> Arc<Pod> {
+        let status = PodStatus { pod_ip: Some(address.to_owned()), ..PodStatus::default() };
+        let metadata = ObjectMeta { uid: Some(address.to_owned()), ..ObjectMeta::default() };
+        Arc::new(Pod { metadata, status: Some(status), ..Pod::default() })
+    }
+
+    /// Seconds until there was news, and whether the pods may be waited for after it.
+    async fn waited(reporters: &mut Reporters, pods: &[Arc<Pod>]) -> (u64, bool) {
+        let reports = reporters.ask(pods).await;
+        reporters.progress(pods, &reports);
+        let begun = Instant::now();
+        if reporters.are_idle(pods, &reports) {
+            reporters.news(pods, Duration::from_secs(4)).await;
+        }
+        let seconds = begun.elapsed().as_secs();
+        let reports = reporters.ask(pods).await;
+        (seconds, reporters.are_idle(pods, &reports))
+    }
+
+    #[tokio::test]
+    async fn idle_workers_tell_when_they_take_up_work() {
+        let activity = [Activity::default(), Activity::default()];
+        let pods = [working("127.77.0.1", &activity[0]).await, working("127.77.0.2", &activity[1]).await];
+        let mut reporters = Reporters::new(Asker::default(), Timestamp::UNIX_EPOCH);
+        let later = async || {
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            activity[1].hold(1)
+        };
+        let (told, held) = tokio::join!(waited(&mut reporters, &pods), later());
+        assert_eq!(told, (1, false), "one has work");
+        assert_eq!(waited(&mut reporters, &pods).await, (0, false), "who has work is not waited for");
+        activity[1].complete(1, Duration::ZERO);
+        drop(held);
+        assert_eq!(waited(&mut reporters, &pods).await, (4, true), "nothing new");
+    }
+
+    #[rstest]
+    #[case::nobody_there("127.77.0.3")]
+    #[case::no_address("")]
+    #[tokio::test]
+    async fn a_worker_that_says_nothing_is_not_idle(#[case] address: &str) {
+        let mut reporters = Reporters::new(Asker::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(waited(&mut reporters, &[at(address)]).await, (0, false));
+        assert_eq!(waited(&mut reporters, &[]).await, (0, false));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_answers_at_once_is_not_waited_for_again() {
+        let old = axum::Router::new().route("/report", axum::routing::get(async || "{}"));
+        let listens = "127.77.0.4:9090".parse().unwrap();
+        ops::serve(listens, old, &Shutdown::manual()).await.unwrap();
+        let mut reporters = Reporters::new(Asker::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(waited(&mut reporters, &[at("127.77.0.4")]).await, (0, false));
     }
 
     #[test]

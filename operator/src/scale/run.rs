@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::runtime::events::EventType;
 use shop_runtime::{ids, telemetry::chain};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -38,8 +38,14 @@ use crate::{
 
 /// How long the first pass is waited for.
 const FIRST_PASS: Duration = Duration::from_secs(2);
-/// Between two looks at a queue at rest.
+/// Between two looks at a queue at rest, where no worker can tell that there is work.
 pub const RESTING: Duration = Duration::from_secs(10);
+/// The same where the workers tell.
+const WATCHED: Duration = Duration::from_secs(20);
+/// A queue with workers that has been empty for so long is at rest.
+const CALM: f64 = 60.0;
+/// A burst takes a moment to arrive: its first message is not the size of it.
+const ARRIVAL: Duration = Duration::from_secs(1);
 /// So long after the last work a queue is still watched closely.
 pub const STAYS_ACTIVE: f64 = 600.0;
 const LONGEST_BACKOFF: u64 = 60;
@@ -126,6 +132,19 @@ struct Look {
     sample: Sample,
 }
 
+/// Until when there is nothing to look at.
+enum Pause {
+    For(Duration),
+    /// Until one of these idle workers has something to do, at most so long.
+    UntilNews(Vec<Arc<Pod>>, Duration),
+}
+
+impl Look {
+    fn worker_count(&self) -> usize {
+        usize::try_from(self.sample.current).unwrap_or(usize::MAX)
+    }
+}
+
 impl Scaler {
     fn new(
         ctx: Arc<Context>,
@@ -170,13 +189,13 @@ impl Scaler {
                 self.ctx.forget((&shop.namespace, &shop.name), &shop.owner.uid);
                 return;
             }
-            let wait = match look {
+            let pause = match look {
                 Some(look) => Box::pin(self.turn(&shop, look)).await,
                 // The first pass has not made it yet.
-                None => FIRST_PASS,
+                None => Pause::For(FIRST_PASS),
             };
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait)) => {}
+                () = rest(&mut self.reporters, pause) => {}
                 changed = self.shop.changed() => {
                     if changed.is_err() {
                         return;
@@ -228,7 +247,7 @@ impl Scaler {
     }
 
     /// Decides, acts and tells; says how long to wait.
-    async fn turn(&mut self, shop: &ValidatedShop, look: Look) -> Duration {
+    async fn turn(&mut self, shop: &ValidatedShop, look: Look) -> Pause {
         let policy = Policy::of(shop);
         let decision = owner::heed(&shop.scaling, decide(&policy, &mut self.history, &look.sample));
         self.missed = if look.depth.is_ok() { 0 } else { self.missed.saturating_add(1) };
@@ -238,8 +257,13 @@ impl Scaler {
         if let Err(error) = self.act(shop, &look, &decision).await {
             tracing::warn!(shop = shop.name, namespace = shop.namespace, error = %chain(&error), "scaling failed");
         }
+        let is_settled = decision.replicas == look.sample.current && look.pods.len() == look.worker_count();
         self.tell(shop, &policy, &look, decision);
-        self.wait(shop, &look)
+        let calm = look.sample.at - self.last_work >= CALM && look.sample.depth.is_some();
+        if is_settled && calm && self.reporters.are_idle(&look.pods, &look.reports) {
+            return Pause::UntilNews(look.pods, WATCHED.max(poll(shop)));
+        }
+        Pause::For(self.wait(shop, &look))
     }
 
     async fn act(&mut self, shop: &ValidatedShop, look: &Look, decision: &Decision) -> Result<(), act::ActError> {
@@ -298,7 +322,7 @@ impl Scaler {
     }
 
     fn wait(&self, shop: &ValidatedShop, look: &Look) -> Duration {
-        let active = Duration::from_secs(shop.scaling.poll_seconds.max(1).into());
+        let active = poll(shop);
         match &look.depth {
             Ok(_) if look.sample.current > 0 || look.sample.at - self.last_work < STAYS_ACTIVE => active,
             Ok(_) => RESTING.max(active),
@@ -309,6 +333,25 @@ impl Scaler {
             }
             Err(error) if error.is_refusal() => REFUSED,
             Err(_) => Duration::from_secs((1_u64 << self.missed.saturating_sub(1).min(6)).min(LONGEST_BACKOFF)),
+        }
+    }
+}
+
+/// Between two looks while there is work.
+fn poll(shop: &ValidatedShop) -> Duration {
+    Duration::from_secs(shop.scaling.poll_seconds.max(1).into())
+}
+
+/// Waits, ±10 %, so that many shops do not ask at once.
+async fn rest(reporters: &mut Reporters, pause: Pause) {
+    match pause {
+        Pause::For(time) => tokio::time::sleep(jittered(time)).await,
+        Pause::UntilNews(pods, most) => {
+            let (begun, most) = (Instant::now(), jittered(most));
+            reporters.news(&pods, most).await;
+            if begun.elapsed() < most {
+                tokio::time::sleep(ARRIVAL).await;
+            }
         }
     }
 }
@@ -328,7 +371,6 @@ fn seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
 
-/// ±10 %, so that many shops do not ask at once.
 fn jittered(wait: Duration) -> Duration {
     let [byte] = ids::random_bytes::<1>().unwrap_or([128]);
     wait.mul_f64(0.9 + f64::from(byte) / 255.0 * 0.2)

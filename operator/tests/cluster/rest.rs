@@ -80,12 +80,19 @@ async fn look(stage: &Stage, (id, address): (u32, &str)) -> Look {
 
 /// What the program says that it has written, also what changed nothing.
 async fn written(address: &str) -> u64 {
+    counted(address, "shop_operator_writes_total{").await
+}
+
+/// The sum of the program's counters whose lines begin like this.
+pub async fn counted(address: &str, series: &str) -> u64 {
     let (address, client) = (format!("http://{address}/metrics").parse().unwrap(), hyper_client());
     let answer = client.get(address).await.unwrap();
     let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
-    let writes = text.lines().filter_map(|line| line.strip_prefix("shop_operator_writes_total{"));
-    writes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    text.lines()
+        .filter(|line| line.starts_with(series))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 type HttpClient = hyper_util::client::legacy::Client<

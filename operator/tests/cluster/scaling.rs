@@ -1,6 +1,6 @@
 //! The scaler on a real API server and a real SQS, its pods played: schedules, what is remembered, marks, pods cut off.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
@@ -9,11 +9,15 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shop_operator::names::{Component, DELETION_COST, VICTIM};
+use shop_runtime::{ops, shutdown::Shutdown};
+use shop_worker::report::Activity;
 
 use crate::{
     harness::{Harness, merge},
     kubelet,
+    leaders::Program,
     queue::{Sqs, readable},
+    rest::counted,
 };
 
 async fn replicas(harness: &Harness) -> Option<i32> {
@@ -75,6 +79,34 @@ async fn a_schedule_raises_the_minimum_while_it_is_open_and_a_wrong_one_is_named
     workers(&harness, 3).await;
     explained(&harness, ("Schedule", "raised to min 3 of schedule sale")).await;
     harness.finish().await;
+    sqs.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_at_rest_is_seldom_looked_at_until_its_worker_has_work() {
+    const WORKER: &str = "127.78.0.1";
+    let (harness, sqs) = (Harness::new().await, Sqs::new().await);
+    let worker = Activity::default();
+    ops::serve(format!("{WORKER}:9090").parse().unwrap(), worker.routes(), &Shutdown::manual()).await.unwrap();
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let program = Program::serving(&harness, "one", &metrics);
+    apply(&harness, &sqs, json!({ "concurrency": 1, "autoscaling": { "expectedSecondsPerMessage": 1 } })).await;
+    readable(&harness).await;
+    let looks = async || {
+        kubelet::play(&harness, |pod| Some(kubelet::serving(pod, WORKER))).await;
+        let before = counted(&metrics, "shop_scaler_polls_total{").await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        counted(&metrics, "shop_scaler_polls_total{").await - before
+    };
+    assert!(looks().await > 2, "it has only just begun");
+    harness.within(Duration::from_mins(4), "a queue at rest", async || (looks().await < 2).then_some(())).await;
+
+    sqs.send(200).await;
+    let _held = worker.hold(1);
+    harness.eventually("more workers", async || replicas(&harness).await.filter(|count| *count > 1)).await;
+    assert!(looks().await > 2, "there is work");
+    harness.finish().await;
+    drop(program);
     sqs.clean().await;
 }
 

@@ -206,7 +206,7 @@ impl Fleet {
         format!("{}-{n}", self.namespace)
     }
 
-    /// A shop as most are, on the fake nodes. Its workers stay: an idle one counts as busy without a report.
+    /// A shop as most are, on the fake nodes.
     fn shop(&self, n: usize) -> Result<ShopDeployment> {
         let pod = json!({
             "nodeSelector": { FAKE: "true" },

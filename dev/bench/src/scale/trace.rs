@@ -32,15 +32,19 @@ pub struct Load {
 
 const SECOND_OF_WORK: Shape =
     Shape { work_ms: "1000", expected_seconds: 1.0, target_wait_seconds: 10, min: 1, max: 12, window_seconds: 60 };
-const HALF_A_SECOND: Shape = Shape { work_ms: "500", expected_seconds: 0.5, max: 20, ..SECOND_OF_WORK };
+const HALF_A_SECOND: Shape = Shape { work_ms: "500", expected_seconds: 0.5, ..SECOND_OF_WORK };
 
 /// From a worker at rest to several.
 pub const STEP: (Shape, Load) = (SECOND_OF_WORK, Load { name: "step", per_second: 0, bursts: &[(0, 30)], seconds: 12 });
 /// From no worker; the shop's first messages ever are the load.
 pub const ZERO: Shape = Shape { min: 0, ..SECOND_OF_WORK };
-/// A stream that one or two workers keep up with, and more than they could do in a minute at once.
-pub const BURST: (Shape, Load) =
-    (HALF_A_SECOND, Load { name: "burst", per_second: 2, bursts: &[(30, 200)], seconds: 150 });
+/// A stream that one worker keeps up with, and four times half a minute of work at once. The bursts come at four phases of
+/// the HPA's 15 s, a quarter each, and so far apart that all scalers are at rest again. A burst asks for no more pods than
+/// two cores can start while it lasts: of a dozen the last would wait for the machine, whoever asked for them.
+pub const BURST: (Shape, Load) = (
+    HALF_A_SECOND,
+    Load { name: "burst", per_second: 1, bursts: &[(30, 60), (124, 60), (218, 60), (311, 60)], seconds: 400 },
+);
 /// A stream only.
 pub const CONSTANT: (Shape, Load) =
     (HALF_A_SECOND, Load { name: "constant", per_second: 4, bursts: &[], seconds: 150 });
