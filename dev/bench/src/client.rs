@@ -10,7 +10,7 @@ use reqwest::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Of an order that is repeated: for 13 seconds.
+/// Of an order that is repeated; the pauses between them add up to 13 seconds.
 const ATTEMPTS: u32 = 8;
 
 /// A shop behind a URL.

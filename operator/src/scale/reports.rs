@@ -70,8 +70,8 @@ impl Reporters {
         !pods.is_empty() && pods.iter().all(idle)
     }
 
-    /// Waits until one of these idle pods has news or cannot be reached any more, at most so long.
-    pub async fn news(&mut self, pods: &[Arc<Pod>], most: Duration) {
+    /// Waits until one of these idle pods has news or cannot be reached any more, at most so long. Whether there was any.
+    pub async fn news(&mut self, pods: &[Arc<Pod>], most: Duration) -> bool {
         let begun = Instant::now();
         let ask = async |pod: &Arc<Pod>| {
             let uid = pod.uid().unwrap_or_default();
@@ -80,18 +80,17 @@ impl Reporters {
             (uid, answer.filter(|report| report.is_idle() && report.completed_total == seen))
         };
         let mut answers: FuturesUnordered<_> = pods.iter().map(ask).collect();
-        let mut hasty = Vec::new();
         while let Some((uid, nothing_new)) = answers.next().await {
             if nothing_new.is_none() {
-                break;
+                return true;
             }
             if begun.elapsed() < most / 2 {
-                hasty.push(uid);
-                break;
+                drop(answers);
+                self.hasty.insert(uid);
+                return false;
             }
         }
-        drop(answers);
-        self.hasty.extend(hasty);
+        false
     }
 
     /// Folds new reports in.
@@ -150,17 +149,15 @@ mod tests {
         Arc::new(Pod { metadata, status: Some(status), ..Pod::default() })
     }
 
-    /// Seconds until there was news, and whether the pods may be waited for after it.
-    async fn waited(reporters: &mut Reporters, pods: &[Arc<Pod>]) -> (u64, bool) {
+    /// Seconds until there was an answer, whether it was news, and whether the pods may be waited for after it.
+    async fn waited(reporters: &mut Reporters, pods: &[Arc<Pod>]) -> (u64, bool, bool) {
         let reports = reporters.ask(pods).await;
         reporters.progress(pods, &reports);
-        let begun = Instant::now();
-        if reporters.are_idle(pods, &reports) {
-            reporters.news(pods, Duration::from_secs(4)).await;
-        }
+        let (begun, idle) = (Instant::now(), reporters.are_idle(pods, &reports));
+        let news = idle && reporters.news(pods, Duration::from_secs(4)).await;
         let seconds = begun.elapsed().as_secs();
         let reports = reporters.ask(pods).await;
-        (seconds, reporters.are_idle(pods, &reports))
+        (seconds, news, reporters.are_idle(pods, &reports))
     }
 
     #[tokio::test]
@@ -173,11 +170,11 @@ mod tests {
             activity[1].hold(1)
         };
         let (told, held) = tokio::join!(waited(&mut reporters, &pods), later());
-        assert_eq!(told, (1, false), "one has work");
-        assert_eq!(waited(&mut reporters, &pods).await, (0, false), "who has work is not waited for");
+        assert_eq!(told, (1, true, false), "one has work");
+        assert_eq!(waited(&mut reporters, &pods).await, (0, false, false), "who has work is not waited for");
         activity[1].complete(1, Duration::ZERO);
         drop(held);
-        assert_eq!(waited(&mut reporters, &pods).await, (4, true), "nothing new");
+        assert_eq!(waited(&mut reporters, &pods).await, (4, false, true), "nothing new");
     }
 
     #[rstest]
@@ -186,8 +183,8 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_says_nothing_is_not_idle(#[case] address: &str) {
         let mut reporters = Reporters::new(Asker::default(), Timestamp::UNIX_EPOCH);
-        assert_eq!(waited(&mut reporters, &[at(address)]).await, (0, false));
-        assert_eq!(waited(&mut reporters, &[]).await, (0, false));
+        assert_eq!(waited(&mut reporters, &[at(address)]).await, (0, false, false));
+        assert_eq!(waited(&mut reporters, &[]).await, (0, false, false));
     }
 
     #[tokio::test]
@@ -196,7 +193,7 @@ mod tests {
         let listens = "127.77.0.4:9090".parse().unwrap();
         ops::serve(listens, old, &Shutdown::manual()).await.unwrap();
         let mut reporters = Reporters::new(Asker::default(), Timestamp::UNIX_EPOCH);
-        assert_eq!(waited(&mut reporters, &[at("127.77.0.4")]).await, (0, false));
+        assert_eq!(waited(&mut reporters, &[at("127.77.0.4")]).await, (0, false, false));
     }
 
     #[test]

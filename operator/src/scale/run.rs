@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::runtime::events::EventType;
 use shop_runtime::{ids, telemetry::chain};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -347,9 +347,7 @@ async fn rest(reporters: &mut Reporters, pause: Pause) {
     match pause {
         Pause::For(time) => tokio::time::sleep(jittered(time)).await,
         Pause::UntilNews(pods, most) => {
-            let (begun, most) = (Instant::now(), jittered(most));
-            reporters.news(&pods, most).await;
-            if begun.elapsed() < most {
+            if reporters.news(&pods, jittered(most)).await {
                 tokio::time::sleep(ARRIVAL).await;
             }
         }
