@@ -10,6 +10,8 @@ use reqwest::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// Longer than the api's own limit of 30 s: a busy shop says so itself, and whoever gives up before only adds to its load.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Of an order that is repeated; the pauses between them add up to 13 seconds.
 const ATTEMPTS: u32 = 8;
 
@@ -76,7 +78,7 @@ impl Shop {
         }
         let http = reqwest::Client::builder()
             .default_headers(headers)
-            .timeout(Duration::from_secs(15))
+            .timeout(PATIENCE)
             .build()
             .context("cannot make an HTTP client")?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
