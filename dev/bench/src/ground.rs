@@ -73,15 +73,24 @@ impl Ground {
         let key = BASE64_STANDARD.encode(ids::random_bytes::<32>()?);
         let text = serde_json::json!({ "signing": "bench", "keys": { "bench": key } }).to_string();
         std::fs::write(keys.path().join("keys.json"), text).context("writing the keys")?;
-        let (http, ops) = (free_address()?, free_address()?);
-        let mut plan = plan(&shop, &binaries.api, &binaries.logs);
-        plan.env.extend(api_env(&shop, &keys.path().join("keys.json")));
-        plan.env.extend([("SHOP_HTTP_ADDR", http.clone()), ("SHOP_METRICS_ADDR", ops.clone())]);
+        let (plan, http, api_ops) = api(&shop, binaries, keys.path())?;
         let mut api = Process::start(&plan)?;
-        let api_ops = format!("http://{ops}");
         ready(&mut api, &api_ops).await.with_context(|| format!("the api; its log is {}", plan.log.display()))?;
-        let client = Shop::new(&format!("http://{http}"), None)?;
+        let client = Shop::new(&http, None)?;
         Ok(Self { shop, client, api, api_ops, logs: binaries.logs.clone(), rules, keys })
+    }
+
+    /// From the start of one more api until it is ready; it is ended then.
+    pub async fn start_of_api(&self, binaries: &Binaries) -> Result<Duration> {
+        let (plan, _, ops) = api(&self.shop, binaries, self.keys.path())?;
+        let client = reqwest::Client::new();
+        let begun = Instant::now();
+        let mut api = Process::start(&plan)?;
+        while !is_ready(&client, &ops).await {
+            api.ensure_runs().with_context(|| format!("the api; its log is {}", plan.log.display()))?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(begun.elapsed())
     }
 
     /// How to start a worker of this shop, and where it tells its metrics.
@@ -116,12 +125,26 @@ impl Ground {
 
 /// Waits until a process is ready, or has ended.
 pub async fn ready(process: &mut Process, ops: &str) -> Result<()> {
+    let client = reqwest::Client::new();
     eventually("it is ready", async || {
         process.ensure_runs()?;
-        let answer = reqwest::get(format!("{ops}/readyz")).await;
-        Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
+        Ok(is_ready(&client, ops).await.then_some(()))
     })
     .await
+}
+
+async fn is_ready(client: &reqwest::Client, ops: &str) -> bool {
+    let answer = client.get(format!("{ops}/readyz")).send().await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// How to start an api of the shop, where it listens, and where it tells its metrics.
+fn api(shop: &shop_harness::Shop, binaries: &Binaries, keys: &Path) -> Result<(Plan, String, String)> {
+    let (http, ops) = (free_address()?, free_address()?);
+    let mut plan = plan(shop, &binaries.api, &binaries.logs);
+    plan.env.extend(api_env(shop, &keys.join("keys.json")));
+    plan.env.extend([("SHOP_HTTP_ADDR", http.clone()), ("SHOP_METRICS_ADDR", ops.clone())]);
+    Ok((plan, format!("http://{http}"), format!("http://{ops}")))
 }
 
 /// Runs `work`, unless somebody interrupts it: the shop is removed either way.

@@ -33,6 +33,7 @@ use crate::{
 const RULES: QueueRules =
     QueueRules { visibility: Duration::from_mins(1), max_receive_count: 10, kind: QueueKind::Standard };
 const PAGE: i64 = 1_000;
+const STARTS: usize = 20;
 /// Not counted: connections are made and caches filled.
 const WARM_UP: (u32, Duration) = (50, Duration::from_secs(3));
 
@@ -52,9 +53,17 @@ pub struct Plan {
     pub in_flight: usize,
 }
 
-/// What one rate came to.
+/// What a run came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
+    /// From the start of an api's process until it is ready, with all that it needs there.
+    pub start_ms: Option<Latency>,
+    pub steps: Vec<Step>,
+}
+
+/// What one rate came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
     /// None: as many as are accepted.
     pub offered_per_second: Option<u32>,
     pub accepted: usize,
@@ -72,21 +81,30 @@ pub struct Measured {
 }
 
 /// All rates one after the other, in a shop of their own that is removed afterwards.
-pub async fn run(plan: &Plan, binaries: &Binaries) -> Result<Vec<Measured>> {
-    let mut measured = Vec::new();
+pub async fn run(plan: &Plan, binaries: &Binaries) -> Result<Measured> {
+    let mut measured = None;
     shop_harness::with_shop_of(RULES, async |shop| {
-        measured = until_interrupted(async {
+        let run = until_interrupted(async {
             let ground = Ground::open(shop, RULES, binaries).await?;
-            measure(plan, &ground, binaries).await
-        })
-        .await?;
+            let start_ms = starts(&ground, binaries).await?;
+            Ok(Measured { start_ms, steps: measure(plan, &ground, binaries).await? })
+        });
+        measured = Some(run.await?);
         Ok(())
     })
     .await?;
-    Ok(measured)
+    measured.context("a run ended without a result")
 }
 
-async fn measure(plan: &Plan, ground: &Ground, binaries: &Binaries) -> Result<Vec<Measured>> {
+async fn starts(ground: &Ground, binaries: &Binaries) -> Result<Option<Latency>> {
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        starts.push(ground.start_of_api(binaries).await?);
+    }
+    Ok(Latency::of(starts))
+}
+
+async fn measure(plan: &Plan, ground: &Ground, binaries: &Binaries) -> Result<Vec<Step>> {
     let load = Load::prepare(ground).await?;
     let staff = Staff::start(ground, &binaries.worker, plan.workers).await?;
     let (rate, over) = WARM_UP;
@@ -106,7 +124,7 @@ async fn measure(plan: &Plan, ground: &Ground, binaries: &Binaries) -> Result<Ve
     Ok(measured)
 }
 
-async fn one(ground: &Ground, load: &Load, staff: &Staff, stimulus: Stimulus) -> Result<Measured> {
+async fn one(ground: &Ground, load: &Load, staff: &Staff, stimulus: Stimulus) -> Result<Step> {
     let (since, before) = (Clock::system().now(), staff.look(ground).await?);
     let started = Instant::now();
     let answered = load.offer(&ground.client, stimulus).await;
@@ -123,15 +141,9 @@ async fn one(ground: &Ground, load: &Load, staff: &Staff, stimulus: Stimulus) ->
     Ok(summary(stimulus, answered, accepting, &orders, after.since(&before, processed)))
 }
 
-fn summary(
-    stimulus: Stimulus,
-    answered: Answered,
-    accepting: Duration,
-    orders: &[OrderDocument],
-    cost: Cost,
-) -> Measured {
+fn summary(stimulus: Stimulus, answered: Answered, accepting: Duration, orders: &[OrderDocument], cost: Cost) -> Step {
     let processed = orders.len();
-    Measured {
+    Step {
         offered_per_second: stimulus.per_second(),
         accepted: answered.accepted.len(),
         accepted_per_second: per_second(answered.accepted.len(), accepting),

@@ -9,7 +9,7 @@ use shop_bench::{
     command,
     ground::Binaries,
     latency::Latency,
-    rates::{self, Measured, Plan},
+    rates::{self, Measured, Plan, Step},
     record::{self, Call, Circumstances, Results, table},
 };
 
@@ -37,7 +37,7 @@ async fn run(bench: &Bench) -> Result<()> {
     record::write(&bench.call, &circumstances, &Results { name: "orders", raw: &measured, text: &text })
 }
 
-fn text(plan: &Plan, measured: &[Measured]) -> String {
+fn text(plan: &Plan, measured: &Measured) -> String {
     let heading = [
         "offered/s",
         "accepted",
@@ -58,20 +58,22 @@ fn text(plan: &Plan, measured: &[Measured]) -> String {
         0 => String::new(),
         requests => format!("`max`: a closed loop of {requests} requests. "),
     };
-    let rows: Vec<_> = measured.iter().map(row).collect();
+    let rows: Vec<_> = measured.steps.iter().map(row).collect();
+    let start = percentiles(measured.start_ms);
     format!(
         "{}\nOne api and {} workers. Each rate is offered for {} s in an open loop: latency counts from when a request was \
          due, so that waiting is not left out (the client's timer adds up to 1 ms). {most}\
          processed/s: from the first acceptance to the last decision. accepted → Processed: by the times in the order's \
          history, which are the api's at acceptance and the worker's when it decides, just before its commit. SQS calls: \
-         attempts of any operation, as relay and workers count them. retries: transactions that met others on the same rows.\n",
+         attempts of any operation, as relay and workers count them. retries: transactions that met others on the same rows.\n\n\
+         An api is ready so many ms after the start of its process, p50 / p95 / p99: {start}.\n",
         table(&heading, &rows),
         plan.workers,
         plan.seconds
     )
 }
 
-fn row(step: &Measured) -> Vec<String> {
+fn row(step: &Step) -> Vec<String> {
     let cost = &step.cost;
     let (relay, workers) = (cost.relay_sqs_calls_per_order, cost.worker_sqs_calls_per_order);
     vec![

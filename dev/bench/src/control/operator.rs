@@ -16,8 +16,8 @@ use crate::{
 
 /// Longest wait for anything the operator does by itself.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// Without a write for this long, nothing is going on.
-const QUIET: Duration = Duration::from_secs(15);
+/// Without a write for this long, nothing is going on: the scaler counts a queue as at rest after a minute without work.
+const QUIET: Duration = Duration::from_secs(75);
 const WRITES: &str = "shop_operator_writes_total{";
 const PASSES: &str = "shop_operator_reconciles_total{outcome=\"ok\"}";
 const LEADS: &str = "shop_operator_leader";
