@@ -229,6 +229,8 @@ async fn a_buyer_who_erased_their_account_gets_no_mail() -> anyhow::Result<()> {
         eventually("the mail is dropped", async || Ok((shop.waiting_sends().await? == 0).then_some(()))).await?;
         deps.shutdown.drain();
         assert!(shop.order(&later).await?.mails.is_empty());
+        let books = shop.store.audit.read().await?;
+        assert_eq!((books.mails_owed, books.mails_sent, books.mails_waiting), (0, 0, 0), "nobody is owed anything");
         for id in [&owed, &later] {
             assert!(delivered(&shop, id).await?.is_empty());
         }

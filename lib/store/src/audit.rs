@@ -17,7 +17,7 @@ use shop_domain::{
 use crate::{
     StoreError,
     mails::{self, MailState},
-    orders,
+    orders::{self, BuyerEmail},
     stock::{self, StockRow},
     transaction::Transaction,
 };
@@ -186,13 +186,22 @@ impl Audit {
             "input": { "$ifNull": ["$mails", []] }, "as": "mail",
             "cond": { "$in": ["$$mail.state", [MailState::GivenUp.as_str(), MailState::Suppressed.as_str()]] },
         } };
+        // A buyer whose account is erased is owed no more than there is of it: what waited went with the address.
+        let (concluded, asked_again) =
+            (doc! { "$size": { "$ifNull": ["$mails", []] } }, doc! { "$ifNull": ["$mailsAskedAgain", 0] });
+        let recorded = doc! { "$add": [&concluded, { "$size": &is_mail }] };
+        let told = doc! { "$cond": [
+            { "$eq": ["$email", BuyerEmail::erased().expose()] },
+            { "$subtract": [recorded, &asked_again] },
+            { "$size": is_told },
+        ] };
         let group = doc! { "$group": {
             "_id": null,
-            "told": { "$sum": { "$size": is_told } },
-            "concluded": { "$sum": { "$size": { "$ifNull": ["$mails", []] } } },
+            "told": { "$sum": told },
+            "concluded": { "$sum": concluded },
             "unsent": { "$sum": { "$size": is_unsent } },
             "waiting": { "$sum": { "$size": is_mail } },
-            "asked_again": { "$sum": { "$ifNull": ["$mailsAskedAgain", 0] } },
+            "asked_again": { "$sum": asked_again },
         } };
         let mut sums = self.orders.aggregate([group]).with_type::<Sums>().await?;
         let Some(sums) = sums.try_next().await? else { return Ok(()) };
