@@ -8,12 +8,13 @@ use utoipa::{
     Modify, OpenApi,
     openapi::{
         ComponentsBuilder,
+        example::ExampleBuilder,
         path::Operation,
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
 
-use crate::routes::order_events::StatusEvent;
+use crate::{problem, routes::order_events::StatusEvent};
 
 /// The head of the document; `router` adds the paths.
 #[derive(OpenApi)]
@@ -46,6 +47,9 @@ pub fn complete(document: &mut utoipa::openapi::OpenApi) {
             operations.push(operation.clone());
         }
     }
+    let problems = problem::examples::examples().into_iter();
+    let problems = problems.map(|(name, body)| (name, ExampleBuilder::new().value(Some(body)).build().into()));
+    document.components.get_or_insert_default().examples.extend(problems);
     bodies::close(document, &operations);
     bodies::name_codes(document);
 }

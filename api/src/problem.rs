@@ -3,6 +3,7 @@
 
 pub mod codes;
 mod errors;
+pub mod examples;
 mod render;
 
 use std::{borrow::Cow, error::Error, sync::Arc};
@@ -102,6 +103,10 @@ impl Problem {
         Self { cause: Some(telemetry::chain(cause).into()), ..Self::internal_without_cause() }
     }
 
+    pub fn panicked(message: &str) -> Self {
+        Self { cause: Some(format!("a handler panicked: {message}").into()), ..Self::internal_without_cause() }
+    }
+
     pub fn busy() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many sign-ins at once; try again").retry_after(1)
     }
@@ -127,6 +132,10 @@ impl Problem {
                 Self::new(status, "method_not_allowed", "this method is not allowed here")
             }
             StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too_large", "a body may have at most 100 kB"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                let detail = "the body must be JSON: send Content-Type: application/json";
+                Self::new(status, "unsupported_media_type", detail)
+            }
             status if status.is_server_error() => Self::internal_without_cause(),
             status => Self::new(status, "invalid_request", status.canonical_reason().unwrap_or("the request is wrong")),
         }

@@ -94,8 +94,7 @@ pub fn router(app: &App, cors_origins: Vec<HeaderValue>) -> Router {
 pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    tracing::error!(panic = text, "a handler panicked");
-    Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+    Problem::panicked(text).into_response()
 }
 
 /// Browsers of these origins may call with cookies; without any, no CORS header is ever sent.

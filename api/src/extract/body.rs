@@ -50,8 +50,7 @@ async fn read_text(request: Request) -> Result<String, Problem> {
         return Err(too_large());
     }
     if !is_json(&parts.headers) {
-        let detail = "the body must be JSON: send Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
     let bytes = body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| unreadable(&error))?;
     String::from_utf8(bytes.into()).map_err(|_| not_text())

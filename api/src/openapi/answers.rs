@@ -5,7 +5,10 @@ use utoipa::openapi::{
     Content, HeaderBuilder, Object, Ref, RefOr, Response, Type, header::Header, path::Operation, path::ParameterIn,
 };
 
-use crate::problem::codes::{CODES, Code, is_known};
+use crate::problem::{
+    codes::{CODES, Code, is_known},
+    examples,
+};
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -75,7 +78,9 @@ fn describe(status: u16, response: &mut Response) {
     let said = std::mem::take(&mut response.description);
     let said = if said.split(", ").all(is_known) { String::new() } else { said };
     response.description = if said.is_empty() { list.join("\n") } else { format!("{said}\n\n{}", list.join("\n")) };
-    let content = Content::new(Some(Ref::from_schema_name("ProblemBody")));
+    let mut content = Content::new(Some(Ref::from_schema_name("ProblemBody")));
+    let example = |code: &Code| Ref::new(format!("#/components/examples/{}", examples::name(status, code.name)));
+    content.examples = all.iter().map(|code| (code.name.to_owned(), RefOr::Ref(example(code)))).collect();
     response.content.clear();
     response.content.insert(PROBLEM.to_owned(), content.into());
 }

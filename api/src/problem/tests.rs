@@ -140,6 +140,14 @@ async fn every_failure_is_rendered(
     assert!(!body.to_string().contains("secret"));
 }
 
+/// `render` has one line for a problem, with its cause where it has one.
+#[test]
+fn a_panic_is_a_problem_with_its_message_as_cause() {
+    let answer = crate::router::panicked(Box::new("out of range"));
+    let problem = answer.extensions().get::<Box<Problem>>().unwrap();
+    assert_eq!((problem.code, problem.cause.as_deref()), ("internal", Some("a handler panicked: out of range")));
+}
+
 #[tokio::test]
 async fn faults_are_listed() {
     let (_, body, _) = answer(Method::GET, "/fault").await;

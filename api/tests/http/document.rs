@@ -106,14 +106,31 @@ fn every_body_has_an_example_of_its_schema() {
             conforms(&document, &name, &content["schema"], &content["example"]);
         }
     }
-    for (name, _, answer) in answers(&document).into_iter().filter(|(_, status, _)| *status < 300) {
+    for (name, status, answer) in answers(&document) {
         for (kind, content) in answer["content"].as_object().into_iter().flatten() {
             match kind.as_str() {
+                PROBLEM => has_examples(&document, &name, status, answer),
                 "application/json" => conforms(&document, &name, &content["schema"], &content["example"]),
                 // Events: the example is the stream's text, the schema that of one event.
                 _ => assert!(content["example"].is_string(), "{name} has no example"),
             }
         }
+    }
+}
+
+/// Whether each code that the answer lists has an example that is such a problem.
+#[track_caller]
+fn has_examples(document: &Value, at: &str, status: u16, answer: &Value) {
+    let (text, content) = (answer["description"].as_str().unwrap(), &answer["content"][PROBLEM]);
+    let listed = CODES.iter().map(|code| code.name).filter(|name| text.contains(&format!("- `{name}`: ")));
+    let listed: BTreeSet<_> = listed.collect();
+    let examples = content["examples"].as_object().unwrap_or_else(|| panic!("{at} has no examples"));
+    assert_eq!(examples.keys().map(String::as_str).collect::<BTreeSet<_>>(), listed, "{at}");
+    for (code, example) in examples {
+        let name = example["$ref"].as_str().unwrap().strip_prefix("#/components/examples/").unwrap();
+        let problem = &document["components"]["examples"][name]["value"];
+        assert_eq!((&problem["code"], &problem["status"]), (&code.as_str().into(), &status.into()), "{at}");
+        conforms(document, &format!("{at}: {code}"), &content["schema"], problem);
     }
 }
 
