@@ -9,11 +9,10 @@ use shop_store::{
 };
 
 use crate::{
-    RECOVERED, SLOW, diagnosis, ready,
-    shop::{Args, DOCUMENTED_ORDER, MOUSE, Shop, with_shop_of},
+    SLOW, Time, diagnosis, ready,
+    shop::{Args, DOCUMENTED_ORDER, MOUSE, Shop, eventually, with_shop_of},
     sound,
     tour::everything_works,
-    within,
 };
 
 /// Runs a test in a shop whose api and worker reach Redis through a link, which is prepared before they start.
@@ -30,6 +29,11 @@ async fn with_link(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, (&Link, &st
     .await;
 }
 
+/// A call for which Redis is asked is answered.
+async fn answered(shop: &Shop) {
+    assert_eq!(shop.get("/products?q=desk", "").await.status, 200);
+}
+
 /// Every call works, and orders are processed by a worker that has no Redis either.
 async fn nothing_is_missed(shop: &Shop, url: &str) {
     everything_works(shop).await;
@@ -37,7 +41,7 @@ async fn nothing_is_missed(shop: &Shop, url: &str) {
     let token = shop.customer().await;
     let id = shop.placed(&token, DOCUMENTED_ORDER).await;
     shop.becomes(&id, Status::Processed).await;
-    within(RECOVERED, "the buyer sees it", || async {
+    eventually("the buyer sees it", || async {
         (shop.get(&format!("/orders/{id}"), &token).await.json()["status"] == "Processed").then_some(())
     })
     .await;
@@ -47,6 +51,7 @@ async fn nothing_is_missed(shop: &Shop, url: &str) {
 #[tokio::test]
 async fn redis_down_at_start() {
     with_link(Link::cut, async |shop, (_link, url)| {
+        Time::to_notice("redis_down_at_start").until(answered(shop)).await;
         nothing_is_missed(shop, url).await;
         assert_eq!(diagnosis(shop, "redis").await, "failed");
     })
@@ -58,6 +63,7 @@ async fn redis_killed() {
     with_link(Link::mend, async |shop, (link, url)| {
         everything_works(shop).await;
         link.cut();
+        Time::to_notice("redis_killed").until(answered(shop)).await;
         nothing_is_missed(shop, url).await;
         assert_eq!(diagnosis(shop, "redis").await, "failed");
     })
@@ -69,6 +75,7 @@ async fn redis_slow_by_two_seconds() {
     with_link(Link::mend, async |shop, (link, url)| {
         everything_works(shop).await;
         link.slow(SLOW);
+        Time::to_notice("redis_slow_by_two_seconds").until(answered(shop)).await;
         nothing_is_missed(shop, url).await;
     })
     .await;
@@ -86,15 +93,18 @@ async fn redis_back_again() {
             matches!(redis.get::<Value>(&name).await, Lookup::Hit(hit) if hit.to_string().contains(description))
                 .then_some(())
         };
-        within(RECOVERED, "Redis has the product", || cached("For the desk")).await;
+        eventually("Redis has the product", || cached("For the desk")).await;
         link.cut();
         // What is in Redis becomes old, and is not to be believed when Redis is back.
         let body = json!({ "name": "Mouse", "description": "Changed meanwhile", "price": 1324 });
         assert_eq!(shop.put(&path, &staff, &body).await.status, 200);
         link.mend();
-        within(RECOVERED, "Redis has the product as it is now", || cached("Changed meanwhile")).await;
+        let recovered = async {
+            eventually("Redis has the product as it is now", || cached("Changed meanwhile")).await;
+            sound(shop, "redis").await;
+        };
+        Time::to_recover("redis_back_again").until(recovered).await;
         assert_eq!(shop.get(&path, "").await.json()["description"], "Changed meanwhile");
-        sound(shop, "redis").await;
         everything_works(shop).await;
     })
     .await;

@@ -1,16 +1,16 @@
 //! The mail service is away: only mail waits.
 
+use reqwest::Method;
 use serde_json::Value;
 use shop_domain::order::Status;
 use shop_harness::{Link, Servers};
 use shop_store::mails::{MailKind, MailState};
 
 use crate::{
-    NOTICED, RECOVERED, SLOW, counts, diagnosis, link_to, readiness, ready,
-    shop::{Args, DOCUMENTED_ORDER, Shop, with_shop_of},
+    SLOW, Time, counted, counts, diagnosis, link_to, readiness, ready,
+    shop::{Args, DOCUMENTED_ORDER, Shop, bearer, eventually, send, with_shop_of},
     sound,
     tour::everything_works,
-    within,
 };
 
 const HELD: &str = "shop_mailer_held_mails_total";
@@ -36,6 +36,14 @@ async fn processed(shop: &Shop) -> String {
     id
 }
 
+/// An order that is taken back, which owes a mail without any worker.
+async fn taken_back(shop: &Shop) {
+    let token = shop.customer().await;
+    let id = shop.placed(&token, DOCUMENTED_ORDER).await;
+    let cancel = bearer(shop.request(Method::POST, &format!("/orders/{id}/cancel")), &token);
+    assert_eq!(send(cancel).await.status, 200);
+}
+
 /// Its mail waits: it is owed, and has no record.
 async fn mail_waits(shop: &Shop, id: &str) {
     let order = shop.becomes(id, Status::Processed).await;
@@ -44,7 +52,7 @@ async fn mail_waits(shop: &Shop, id: &str) {
 
 /// Its mail is sent, once.
 async fn mail_is_sent(shop: &Shop, id: &str) {
-    let order = within(RECOVERED, "the mail is sent", || async {
+    let order = eventually("the mail is sent", || async {
         Some(shop.becomes(id, Status::Processed).await).filter(|order| !order.mails.is_empty())
     })
     .await;
@@ -58,21 +66,23 @@ async fn mail_is_sent(shop: &Shop, id: &str) {
 
 /// While the service is away: an order is processed, the api is ready and says what is wrong, and the order's mail comes
 /// when the service is back.
-async fn only_mail_waits(shop: &Shop, away: &Link) {
+async fn only_mail_waits(test: &'static str, shop: &Shop, away: &Link) {
     let id = processed(shop).await;
-    counts(NOTICED, shop, (HELD, 1)).await;
+    counts(shop, (HELD, counted(shop, HELD).await + 1)).await;
     mail_waits(shop, &id).await;
     assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "ses").await.as_str()), (200, "failed"));
     away.mend();
-    mail_is_sent(shop, &id).await;
+    Time::to_recover(test).until(mail_is_sent(shop, &id)).await;
 }
 
 #[tokio::test]
 async fn ses_down_at_start() {
     with_link(Link::cut, async |shop, link| {
+        taken_back(shop).await;
+        Time::to_notice("ses_down_at_start").until(counts(shop, (HELD, 1))).await;
         everything_works(shop).await;
         shop.worker(&[]).await;
-        only_mail_waits(shop, link).await;
+        only_mail_waits("ses_down_at_start", shop, link).await;
     })
     .await;
 }
@@ -83,7 +93,9 @@ async fn ses_killed() {
         shop.worker(&[]).await;
         mail_is_sent(shop, &processed(shop).await).await;
         link.cut();
-        only_mail_waits(shop, link).await;
+        processed(shop).await;
+        Time::to_notice("ses_killed").until(counts(shop, (HELD, 1))).await;
+        only_mail_waits("ses_killed", shop, link).await;
     })
     .await;
 }
@@ -94,9 +106,12 @@ async fn ses_slow_by_two_seconds() {
         shop.worker(&[]).await;
         link.slow(SLOW);
         let orders = [processed(shop).await, processed(shop).await, processed(shop).await];
-        for id in &orders {
-            mail_is_sent(shop, id).await;
-        }
+        let all_are_sent = async {
+            for id in &orders {
+                mail_is_sent(shop, id).await;
+            }
+        };
+        Time::to_finish("ses_slow_by_two_seconds").until(all_are_sent).await;
     })
     .await;
 }
@@ -107,9 +122,9 @@ async fn ses_back_again() {
         shop.worker(&[]).await;
         link.cut();
         let id = processed(shop).await;
-        counts(RECOVERED, shop, (HELD, 4)).await;
+        counts(shop, (HELD, 4)).await;
         link.mend();
-        mail_is_sent(shop, &id).await;
+        Time::to_recover("ses_back_again").until(mail_is_sent(shop, &id)).await;
         let order = shop.becomes(&id, Status::Processed).await;
         assert_eq!(order.mails[0].attempts, 1, "an outage is no attempt");
         sound(shop, "ses").await;

@@ -1,16 +1,14 @@
 //! The queue is away: orders are accepted, and processed when it is back.
 
-use std::time::Duration;
-
 use shop_domain::order::Status;
 use shop_harness::{Link, Servers};
+use tokio::time::timeout;
 
 use crate::{
-    NOTICED, RECOVERED, SLOW, counts, diagnosis, link_to, readiness, ready,
+    SLOW, Time, counts, diagnosis, link_to, readiness, ready,
     shop::{Args, MOUSE, Shop, with_shop_of},
     sound,
     tour::everything_works,
-    within,
 };
 
 /// One mouse: there are ten.
@@ -34,11 +32,11 @@ async fn with_link(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, (&Link, &st
     .await;
 }
 
-/// Orders of one customer.
-async fn three_orders(shop: &Shop) -> Vec<String> {
-    let (token, mut placed) = (shop.customer().await, Vec::new());
-    for _ in 0..3 {
-        placed.push(shop.placed(&token, ORDER).await);
+/// So many orders of one customer.
+async fn orders(shop: &Shop, token: &str, count: usize) -> Vec<String> {
+    let mut placed = Vec::new();
+    for _ in 0..count {
+        placed.push(shop.placed(token, ORDER).await);
     }
     placed
 }
@@ -52,13 +50,9 @@ async fn all_wait(shop: &Shop, placed: &[String]) {
 
 /// Nothing that was accepted is lost, and nothing is done twice.
 async fn all_are_processed(shop: &Shop, placed: &[String]) {
-    within(RECOVERED, "all are processed", || async {
-        for id in placed {
-            shop.becomes(id, Status::Processed).await;
-        }
-        Some(())
-    })
-    .await;
+    for id in placed {
+        shop.becomes(id, Status::Processed).await;
+    }
     assert_eq!(shop.units(MOUSE).await, 10 - i64::try_from(placed.len()).unwrap());
     assert_eq!(shop.faults().await, Vec::<String>::new());
 }
@@ -66,14 +60,16 @@ async fn all_are_processed(shop: &Shop, placed: &[String]) {
 #[tokio::test]
 async fn sqs_down_at_start() {
     with_link(Link::cut, async |shop, (link, endpoint)| {
+        let token = shop.customer().await;
+        let noticing = Time::to_notice("sqs_down_at_start");
+        let placed = orders(shop, &token, 3).await;
+        noticing.until(counts(shop, (NOT_SENT, 1))).await;
         everything_works(shop).await;
         shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
-        let placed = three_orders(shop).await;
-        counts(NOTICED, shop, (NOT_SENT, 1)).await;
         all_wait(shop, &placed).await;
         assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "sqs").await.as_str()), (200, "failed"));
         link.mend();
-        all_are_processed(shop, &placed).await;
+        Time::to_recover("sqs_down_at_start").until(all_are_processed(shop, &placed)).await;
     })
     .await;
 }
@@ -82,16 +78,18 @@ async fn sqs_down_at_start() {
 async fn sqs_killed() {
     with_link(Link::mend, async |shop, (link, endpoint)| {
         shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
-        let mut placed = three_orders(shop).await;
+        let token = shop.customer().await;
+        let mut placed = orders(shop, &token, 3).await;
         all_are_processed(shop, &placed).await;
         link.cut();
-        let more = three_orders(shop).await;
-        counts(NOTICED, shop, (NOT_SENT, 1)).await;
+        let noticing = Time::to_notice("sqs_killed");
+        let more = orders(shop, &token, 3).await;
+        noticing.until(counts(shop, (NOT_SENT, 1))).await;
         all_wait(shop, &more).await;
         assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "sqs").await.as_str()), (200, "failed"));
         link.mend();
         placed.extend(more);
-        all_are_processed(shop, &placed).await;
+        Time::to_recover("sqs_killed").until(all_are_processed(shop, &placed)).await;
     })
     .await;
 }
@@ -102,13 +100,10 @@ async fn sqs_slow_by_two_seconds() {
         shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
         link.slow(SLOW);
         let token = shop.customer().await;
-        let started = tokio::time::Instant::now();
-        let mut placed = Vec::new();
-        for _ in 0..3 {
-            placed.push(shop.placed(&token, ORDER).await);
-        }
-        assert!(started.elapsed() < NOTICED, "no order waits for the queue: {:?}", started.elapsed());
-        all_are_processed(shop, &placed).await;
+        let finishing = Time::to_finish("sqs_slow_by_two_seconds");
+        // Each that waited for the queue would take two seconds.
+        let placed = timeout(SLOW * 8, orders(shop, &token, 8)).await.expect("no order waits for the queue");
+        finishing.until(all_are_processed(shop, &placed)).await;
     })
     .await;
 }
@@ -118,11 +113,11 @@ async fn sqs_back_again() {
     with_link(Link::mend, async |shop, (link, endpoint)| {
         shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
         link.cut();
-        let placed = three_orders(shop).await;
+        let placed = orders(shop, &shop.customer().await, 3).await;
         // Each has been tried so often that waiting twice as long each time would take half a minute more.
-        counts(RECOVERED, shop, (NOT_SENT, 15)).await;
+        counts(shop, (NOT_SENT, 15)).await;
         link.mend();
-        all_are_processed(shop, &placed).await;
+        Time::to_recover("sqs_back_again").until(all_are_processed(shop, &placed)).await;
         shop.quiet().await;
         sound(shop, "sqs").await;
     })
@@ -134,14 +129,17 @@ async fn sqs_back_again() {
 async fn an_sqs_that_falls_silent_holds_no_sender_up() {
     with_link(Link::mend, async |shop, (link, _)| {
         shop.worker(&[]).await;
-        let mut placed = three_orders(shop).await;
+        let token = shop.customer().await;
+        let mut placed = orders(shop, &token, 3).await;
         all_are_processed(shop, &placed).await;
         link.strand();
-        placed.extend(three_orders(shop).await);
+        let noticing = Time::to_notice("an_sqs_that_falls_silent_holds_no_sender_up");
+        placed.extend(orders(shop, &token, 3).await);
         // Two attempts of five seconds each.
-        counts(Duration::from_secs(30), shop, (NOT_SENT, 3)).await;
+        noticing.until(counts(shop, (NOT_SENT, 3))).await;
         link.mend();
-        all_are_processed(shop, &placed).await;
+        let recovering = Time::to_recover("an_sqs_that_falls_silent_holds_no_sender_up");
+        recovering.until(all_are_processed(shop, &placed)).await;
     })
     .await;
 }

@@ -1,9 +1,10 @@
 //! Changes of stock that staff ask for, and the ledger.
 
+use jiff::Timestamp;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::shop::{LAMP, MOUSE, with_shop};
+use crate::shop::{LAMP, MOUSE, eventually, with_shop};
 
 #[tokio::test]
 async fn an_adjustment_is_accepted_and_can_be_looked_up() {
@@ -18,6 +19,36 @@ async fn an_adjustment_is_accepted_and_can_be_looked_up() {
     assert_eq!(adjustment["status"], "Pending");
     assert_eq!(adjustment["location"], "pune");
     assert_eq!(adjustment["lines"], json!([{ "productId": MOUSE, "delta": 6 }, { "productId": LAMP, "delta": -2 }]));
+    assert_eq!((&adjustment["refused"], &adjustment["settledAt"]), (&json!([]), &Value::Null));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_became_of_an_adjustment_is_told() {
+    with_shop(async |shop| {
+        let staff = shop.staff().await;
+        shop.worker(&[]).await;
+        let deltas = |mice: i64, lamps: i64| {
+            json!([{ "productId": MOUSE, "delta": mice }, { "productId": LAMP, "delta": lamps }])
+        };
+        for (lines, status, refused) in [
+            (deltas(5, -8), "Applied", json!([])),
+            (deltas(1, -3), "Refused", json!([{ "productId": LAMP, "delta": -3, "available": 2 }])),
+        ] {
+            let body = json!({ "location": "bangalore", "reason": "delivery 4711", "lines": lines });
+            let accepted = shop.post("/inventory/adjustments", &staff, &body).await.json();
+            let path = format!("/inventory/adjustments/{}", accepted["adjustmentId"].as_str().unwrap());
+            let told = eventually("it is settled", || async {
+                Some(shop.get(&path, &staff).await.json()).filter(|adjustment| adjustment["status"] != "Pending")
+            })
+            .await;
+            assert_eq!((&told["status"], &told["refused"], &told["lines"]), (&json!(status), &refused, &lines));
+            let [created, settled] =
+                ["createdAt", "settledAt"].map(|name| told[name].as_str().unwrap().parse::<Timestamp>().unwrap());
+            assert!(created <= settled, "{told}");
+        }
+        assert_eq!((shop.units(MOUSE).await, shop.units(LAMP).await), (15, 2));
     })
     .await;
 }

@@ -112,6 +112,48 @@ async fn writes_are_limited_per_user() {
     .await;
 }
 
+#[rstest]
+#[case::no_token("")]
+#[case::a_bad_token("nonsense")]
+#[tokio::test]
+async fn the_limit_by_address_is_checked_before_the_token(#[case] token: &str) {
+    with_shop_of(
+        |args| {
+            args.set("--limit-address-per-minute", "2");
+        },
+        async |shop| {
+            for (status, code) in [(401, "unauthenticated"), (401, "unauthenticated"), (429, "rate_limited")] {
+                assert_eq!(shop.get("/orders", token).await.problem(), (status, code.into()));
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_role_is_checked_before_the_callers_limit() {
+    with_shop_of(
+        |args| {
+            args.set("--limit-writes-per-minute", "1").unset("--redis-url");
+        },
+        async |shop| {
+            let customer = shop.customer().await;
+            for (path, status, code) in [
+                ("/products", 403, "forbidden"),
+                ("/products", 403, "forbidden"),
+                // Only now the first is counted.
+                ("/orders", 400, "invalid_request"),
+                ("/orders", 429, "rate_limited"),
+                ("/products", 403, "forbidden"),
+            ] {
+                let answer = shop.post(path, &customer, &json!({})).await;
+                assert_eq!(answer.problem(), (status, code.into()), "{path}");
+            }
+        },
+    )
+    .await;
+}
+
 /// Strangers use up what the account allows to addresses it does not know; the owner's own is held by its own limit.
 #[tokio::test]
 async fn strangers_do_not_lock_the_owner_out() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_domain::{id::OrderId, message::Message, order::Status};
@@ -308,6 +308,66 @@ async fn a_whole_life_is_logged_with_ids_and_without_secrets() {
         for name in ["request", "mail", "job"] {
             assert!(parsed.iter().any(|line| line["span"]["name"] == name), "nothing is said of any {name}");
         }
+    })
+    .await;
+}
+
+/// Makes a request twice, which must be answered with this problem; what is logged of the first as amiss. Lines keep
+/// their order: with the second's all of the first's are there.
+async fn amiss(process: &Process, request: impl Fn() -> RequestBuilder, (status, code): (u16, &str)) -> Vec<Value> {
+    for id in ["first", "second"] {
+        let answer = send(request().header("x-request-id", id)).await;
+        assert_eq!(answer.problem(), (status, code.to_owned()));
+    }
+    process.log.find("the second's line", |line| (line["request_id"] == "second").then_some(())).await;
+    let lines = process.log.lines();
+    let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_first = parsed.filter(|line| line["span"]["request_id"] == "first");
+    of_first.filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect()
+}
+
+#[tokio::test]
+async fn a_server_error_is_logged_once_with_what_caused_it() {
+    with_shop(async |shop| {
+        // A Redis that is slow for a moment would be logged as well.
+        let process = Process::start(shop, |args| {
+            args.unset("--redis-url");
+        })
+        .await;
+        let token = shop.customer().await;
+        let id = shop.placed(&token, DOCUMENTED_ORDER).await;
+        shop.ground.spoil(&id.parse().unwrap()).await.unwrap();
+        let url = format!("{}/api/v1/orders/{id}", process.base);
+        let lines = amiss(&process, || bearer(shop.client.get(&url), &token), (500, "internal")).await;
+        let [only] = lines.as_slice() else { panic!("not one line: {lines:#?}") };
+        assert_eq!((&only["level"], &only["code"]), (&json!("ERROR"), &json!("internal")));
+        assert_eq!(only["route"], "/api/v1/orders/{orderId}");
+        let cause = only["cause"].as_str().unwrap();
+        let (told, why) = cause.split_once(": ").unwrap();
+        assert_eq!((told, why.is_empty()), ("a stored document cannot be read", false), "{cause}");
+    })
+    .await;
+}
+
+/// What is away and why is logged with the outage.
+#[tokio::test]
+async fn a_request_that_an_outage_refuses_is_logged_once() {
+    with_shop(async |shop| {
+        let (link, uri) = Link::to_mongodb(&shop.ground.servers.mongodb_uri).await.unwrap();
+        let process = Process::start(shop, |args| {
+            args.set("--mongodb-uri", &uri).unset("--redis-url");
+        })
+        .await;
+        link.cut();
+        let url = format!("{}/api/v1/orders", process.base);
+        eventually("the outage is noticed", || async {
+            (send(shop.client.post(&url)).await.status == 503).then_some(())
+        })
+        .await;
+        let lines = amiss(&process, || shop.client.post(&url), (503, "unavailable")).await;
+        let [only] = lines.as_slice() else { panic!("not one line: {lines:#?}") };
+        let told = (&only["level"], &only["code"], &only["cause"]);
+        assert_eq!(told, (&json!("WARN"), &json!("unavailable"), &Value::Null));
     })
     .await;
 }

@@ -205,15 +205,46 @@ fn kept_before_the_end(shop: &Shop, token: &str) -> (SessionCache, SessionAnswer
     (SessionCache::new(link), SessionAnswer { holder: Some(holder), asked_at: shop.clock.now() })
 }
 
+/// A replica that has no Redis: nothing there is told of the sessions that it ends.
+async fn replica_without_redis(shop: &Shop) -> Shop {
+    shop.beside(|args| {
+        args.unset("--redis-url");
+    })
+    .await
+}
+
+/// What the process keeps is as old as it was in Redis: the five seconds are those of all caches together.
+#[rstest]
+#[case::late(4_000)]
+#[case::at_the_last_moment(5_000)]
+#[tokio::test]
+async fn an_answer_that_comes_late_from_redis_is_not_believed_for_another_five_seconds(#[case] millis: i64) {
+    with_still_shop(async |shop| {
+        let alone = replica_without_redis(shop).await;
+        let token = alone.signed_in().await.token();
+        let id = claims(&token)["sid"].as_str().unwrap().parse().unwrap();
+        let (cache, answer) = kept_before_the_end(shop, &token);
+        alone.logout(&token).await;
+        let late = SignedDuration::from_millis(millis);
+        shop.pass(late);
+        // MongoDB says that the session is over. Redis forgets by a clock of its own, and whoever does not reach it at
+        // once asks MongoDB: then another replica tries.
+        let replica = eventually("a replica has the old answer from Redis", || async {
+            cache.put(&id, &answer, answer.asked_at).await;
+            let replica = shop.beside(|_| {}).await;
+            (replica.me(&token).await == 200).then_some(replica)
+        })
+        .await;
+        shop.pass(SOON - late);
+        assert_eq!(replica.me(&token).await, 401);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_ended_session_does_not_rise_again_with_redis() {
     with_still_shop(async |shop| {
-        // This replica has no Redis: nothing there is told of the end.
-        let alone = shop
-            .beside(|args| {
-                args.unset("--redis-url");
-            })
-            .await;
+        let alone = replica_without_redis(shop).await;
         let token = alone.signed_in().await.token();
         let id = claims(&token)["sid"].as_str().unwrap().parse().unwrap();
         let (cache, answer) = kept_before_the_end(shop, &token);

@@ -20,7 +20,7 @@ fn id(token: &str) -> String {
     claims(token)["sub"].as_str().unwrap().to_owned()
 }
 
-fn emails(page: &Value) -> Vec<&str> {
+pub fn emails(page: &Value) -> Vec<&str> {
     page["data"].as_array().unwrap().iter().map(|user| user["email"].as_str().unwrap()).collect()
 }
 

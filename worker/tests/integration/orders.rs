@@ -176,6 +176,31 @@ async fn a_full_queue_costs_two_and_a_half_calls_for_ten_orders_at_most() -> any
     .await
 }
 
+#[rstest]
+#[case::alone(1)]
+#[case::a_few(3)]
+#[case::as_many_as_sqs_gives(10)]
+#[tokio::test]
+async fn no_more_orders_are_decided_together_than_the_batch_size_allows(#[case] size: u32) -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(20).await?;
+        let mut placed = Vec::new();
+        for _ in 0..20 {
+            placed.push(shop.place(&[(&product, 1)], now()).await?);
+        }
+        let worker = Worker::start(&shop, &["--batch-size", &size.to_string()]).await?;
+        for id in &placed {
+            assert_eq!(shop.settled(id).await?.status, Status::Processed);
+        }
+        let batches = worker.batches().await?;
+        assert_eq!(worker.batches_up_to(size).await?, batches, "none is larger");
+        assert!(worker.batches_up_to(size - 1).await? < batches, "more were waiting, so that some are as large");
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn workers_that_race_for_one_row_never_oversell() -> anyhow::Result<()> {
     with_shop(async |shop| {

@@ -95,26 +95,38 @@ impl Worker {
 
     /// How many messages had this outcome.
     pub async fn outcomes(&self, outcome: &str) -> anyhow::Result<u64> {
-        let name = format!("shop_worker_messages_total{{outcome=\"{outcome}\"}} ");
-        let metrics = self.text("/metrics").await?;
-        Ok(metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0))
+        self.counted(&format!("shop_worker_messages_total{{outcome=\"{outcome}\"}}")).await
     }
 
     /// How many requests the worker has sent to SQS to receive and delete messages.
     pub async fn sqs_calls(&self) -> anyhow::Result<u64> {
-        let metrics = self.text("/metrics").await?;
-        let calls = ["ReceiveMessage", "DeleteMessageBatch"].map(|operation| {
-            let name = format!("shop_worker_sqs_calls_total{{operation=\"{operation}\"}} ");
-            metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
-        });
-        Ok(calls.iter().sum())
+        let mut calls = 0;
+        for operation in ["ReceiveMessage", "DeleteMessageBatch"] {
+            calls += self.counted(&format!("shop_worker_sqs_calls_total{{operation=\"{operation}\"}}")).await?;
+        }
+        Ok(calls)
     }
 
     /// How many messages the queue gave to others while they were in work here.
     pub async fn lost(&self) -> anyhow::Result<u64> {
+        self.counted("shop_worker_lost_messages_total").await
+    }
+
+    /// How many times orders were decided together.
+    pub async fn batches(&self) -> anyhow::Result<u64> {
+        self.counted("shop_worker_batch_messages_count").await
+    }
+
+    /// How many times these were no more than `size`.
+    pub async fn batches_up_to(&self, size: u32) -> anyhow::Result<u64> {
+        self.counted(&format!("shop_worker_batch_messages_bucket{{le=\"{size}.0\"}}")).await
+    }
+
+    /// What a counter stands at.
+    async fn counted(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self.text("/metrics").await?;
-        let name = "shop_worker_lost_messages_total ";
-        Ok(metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0))
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        Ok(value.unwrap_or(0))
     }
 
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {

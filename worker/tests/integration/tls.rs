@@ -52,13 +52,15 @@ async fn without_the_ca_none_is_trusted() -> anyhow::Result<()> {
         let ping = Store::connect(&servers.mongodb_uri, &shop.name).await?.ping().await;
         assert!(matches!(ping, Err(StoreError::Unavailable(_))), "{ping:?}");
 
-        let product = shop.stocked(1).await?;
-        let id = shop.place(&[(&product, 1)], Clock::system().now()).await?;
-        let order = shop.order(&id).await?.view();
-        let cache = OrderCache::new(RedisLink::connect(&servers.redis_url, &shop.name)?);
-        cache.put(&order).await;
-        let trusted = OrderCache::new(RedisLink::connect(&shop.servers.redis_url, &shop.name)?);
-        assert_eq!(trusted.get(&id).await, None, "nothing reached Redis");
+        let ca = std::fs::read(front.ca_file())?;
+        let trusting = RedisLink::connect_trusting(&servers.redis_url, &shop.name, Some(&ca))?;
+        eventually("Redis answers who trusts its CA", async || Ok(trusting.ping().await.ok())).await?;
+        let distrusting = RedisLink::connect(&servers.redis_url, &shop.name)?;
+        eventually("its certificate is refused", async || {
+            let refusal = distrusting.ping().await.expect_err("nobody vouches for this certificate");
+            Ok(refusal.to_string().contains("invalid peer certificate").then_some(()))
+        })
+        .await?;
 
         let sqs = Service { region: "x".into(), endpoint: Some(servers.sqs_endpoint.clone()) };
         let queue = Queue::new(aws::sqs(&sqs).await, QueueAddress::Name(shop.name.clone()));
