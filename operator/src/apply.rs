@@ -244,7 +244,7 @@ impl Applier<'_> {
         let applied = applied.map_err(|source| ApplyError::Refused { kind: K::KIND, name: name.clone(), source })?;
         tracing::info!(shop = %self.shop.name_any(), namespace = %self.namespace(), kind = K::KIND, name, outcome, "applied");
         if let Some(live) = live.as_deref() {
-            self.tell_taken_back(&wanted, live.gist()).await;
+            self.tell_taken_back(&wanted, live).await;
         }
         Ok(applied)
     }
@@ -259,12 +259,12 @@ impl Applier<'_> {
         }
     }
 
+    /// Deletes what carries our label (the caches hold nothing else), is this shop's, and is not wanted any more.
     async fn prune<K: Part>(&self, store: &Store<Kept<K>>, kept: &[K]) -> Result<(), ApplyError> {
         let kept: BTreeSet<_> = kept.iter().map(ResourceExt::name_any).collect();
         let namespace = self.namespace();
         let stale = store.state_filter(|live| {
             live.namespace().as_deref() == Some(&namespace)
-                && live.labels().get(names::MANAGED_BY).is_some_and(|by| by == names::MANAGER)
                 && self.owns(live)
                 && live.meta().deletion_timestamp.is_none()
                 && !kept.contains(&live.name_any())
@@ -288,8 +288,8 @@ impl Applier<'_> {
     }
 
     /// Names the manager whose change of one of our fields was undone.
-    async fn tell_taken_back<K: Part>(&self, wanted: &K, live: &K) {
-        if wanted.annotations().get(names::BUILT) != live.annotations().get(names::BUILT) {
+    async fn tell_taken_back<K: Part>(&self, wanted: &K, live: &Kept<K>) {
+        if wanted.annotations().get(names::BUILT) != live.annotation(names::BUILT).as_ref() {
             return;
         }
         let others = live.managed_fields().iter().filter(|entry| {

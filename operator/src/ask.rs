@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST_REPORT: usize = 16 * 1024;
+/// Of an answer, in bytes; its head must not be longer. There is a connection for every worker, with such a buffer.
+const READ_AT_ONCE: usize = 4096;
 const PORT: u16 = 9090;
 
 /// Clones share their connections.
@@ -21,7 +23,7 @@ pub struct Asker(Client<HttpConnector, Empty<Bytes>>);
 
 impl Default for Asker {
     fn default() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build_http())
+        Self(Client::builder(TokioExecutor::new()).http1_read_buf_exact_size(READ_AT_ONCE).build_http())
     }
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, api::PartialObjectMeta};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{contained::contained, crd::ShopDeployment, names};
 
@@ -21,7 +21,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A kind that is kept in two parts.
 pub trait Gist: Resource<DynamicType = ()> + Clone + Serialize {
-    /// The metadata, and what is looked at between applies.
+    /// What tells the object from others, and what is looked at between applies: no labels and hardly an annotation, whose
+    /// maps would take more than all the rest.
     #[must_use]
     fn gist(&self) -> Self;
 }
@@ -30,7 +31,7 @@ pub trait Gist: Resource<DynamicType = ()> + Clone + Serialize {
 #[derive(Clone)]
 pub struct Kept<K> {
     gist: Arc<K>,
-    /// All but the metadata and the status, as JSON.
+    /// All but the status, as JSON; of the metadata the labels and annotations.
     rest: Arc<str>,
 }
 
@@ -46,18 +47,32 @@ impl<K: Gist> Kept<K> {
         // The API server's own objects always serialise; what is empty would only cost an apply.
         let mut rest = serde_json::to_value(&object).unwrap_or_default();
         if let Some(fields) = rest.as_object_mut() {
-            fields.remove("metadata");
             fields.remove("status");
+            if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+                metadata.retain(|name, _| matches!(name.as_str(), "labels" | "annotations"));
+            }
         }
         Self { gist: Arc::new(object.gist()), rest: rest.to_string().into() }
     }
 
     /// Whether all that is wanted is there already.
     pub fn contains(&self, wanted: &K) -> bool {
-        let rest: Result<Map<String, Value>, _> = serde_json::from_str(&self.rest);
-        let (Ok(mut live), Ok(metadata)) = (rest, serde_json::to_value(self.gist.meta())) else { return false };
-        live.insert("metadata".to_owned(), metadata);
-        serde_json::to_value(wanted).is_ok_and(|wanted| contained(&wanted, Some(&live.into())))
+        let live = self.whole();
+        live.is_some() && serde_json::to_value(wanted).is_ok_and(|wanted| contained(&wanted, live.as_ref()))
+    }
+
+    pub fn annotation(&self, name: &str) -> Option<String> {
+        self.whole()?["metadata"]["annotations"][name].as_str().map(str::to_owned)
+    }
+
+    fn whole(&self) -> Option<Value> {
+        let mut live: Value = serde_json::from_str(&self.rest).ok()?;
+        let Ok(Value::Object(mut metadata)) = serde_json::to_value(self.gist.meta()) else { return None };
+        if let Value::Object(texts) = live["metadata"].take() {
+            metadata.extend(texts);
+        }
+        live["metadata"] = metadata.into();
+        Some(live)
     }
 }
 
@@ -100,7 +115,7 @@ macro_rules! metadata_only {
     ($($kind:ty),*) => {
         $(impl Gist for $kind {
             fn gist(&self) -> Self {
-                Self { metadata: self.metadata.clone(), ..Self::default() }
+                Self { metadata: identity(&self.metadata), ..Self::default() }
             }
         })*
     };
@@ -115,8 +130,10 @@ metadata_only!(
 );
 
 impl Gist for Deployment {
-    /// With the status, the number of pods, and what tells the template's pods from others.
+    /// With the status, the number of pods, what the object was built from, and what tells the template's pods from others.
     fn gist(&self) -> Self {
+        let built = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get_key_value(names::BUILT));
+        let built = built.map(|(name, value)| [(name.clone(), value.clone())].into());
         let template = &self.spec.template;
         let annotations = template.metadata.as_ref().and_then(|metadata| metadata.annotations.clone());
         let template = PodTemplateSpec {
@@ -124,7 +141,7 @@ impl Gist for Deployment {
             spec: template.spec.as_ref().map(image_only),
         };
         Self {
-            metadata: self.metadata.clone(),
+            metadata: ObjectMeta { annotations: built, ..identity(&self.metadata) },
             spec: DeploymentSpec { replicas: self.spec.replicas, template, ..DeploymentSpec::default() },
             status: self.status.clone(),
         }
@@ -186,6 +203,11 @@ fn image_only(spec: &PodSpec) -> PodSpec {
         containers: main.map(image).into_iter().collect(),
         ..PodSpec::default()
     }
+}
+
+fn identity(metadata: &ObjectMeta) -> ObjectMeta {
+    let metadata = metadata.clone();
+    ObjectMeta { labels: None, annotations: None, ..metadata }
 }
 
 /// Of `managedFields` only who else has written the object and when, and who owns the replicas.

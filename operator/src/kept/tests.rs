@@ -35,11 +35,14 @@ fn entry(manager: &str, subresource: Option<&str>, fields: &Value) -> Value {
 #[case::less(json!({ "spec": { "replicas": null } }), true)]
 #[case::another_number(json!({ "spec": { "replicas": 3 } }), false)]
 #[case::another_label(json!({ "metadata": { "labels": { "a": "2" } } }), false)]
+#[case::another_annotation(json!({ "metadata": { "annotations": { "c": "4" } } }), false)]
 #[case::another_command(json!({ "spec": { "template": { "spec": { "dnsPolicy": "None" } } } }), false)]
 fn what_is_wanted_is_looked_for_in_both_parts(#[case] change: Value, #[case] expected: bool) {
-    let live = deployment(&json!({ "name": "demo-worker", "labels": { "a": "1", "b": "1" } }));
-    let mut wanted =
-        serde_json::to_value(deployment(&json!({ "name": "demo-worker", "labels": { "a": "1" } }))).unwrap();
+    let annotations = json!({ names::BUILT: "7", "c": "3" });
+    let live =
+        deployment(&json!({ "name": "demo-worker", "labels": { "a": "1", "b": "1" }, "annotations": annotations }));
+    let metadata = json!({ "name": "demo-worker", "labels": { "a": "1" }, "annotations": annotations });
+    let mut wanted = serde_json::to_value(deployment(&metadata)).unwrap();
     wanted.as_object_mut().unwrap().remove("status");
     merge(&mut wanted, &change);
     assert_eq!(Kept::of(live).contains(&of(wanted)), expected);
@@ -61,9 +64,17 @@ fn the_gist_of_a_deployment_says_all_that_is_asked_of_it() {
         entry("kubectl-edit", None, &json!({ "f:spec": { "f:paused": {} } })),
         entry("kube-controller-manager", Some("status"), &fields),
     ]);
-    let whole = deployment(&json!({ "name": "a", "uid": "1", "generation": 3, "managedFields": managers }));
+    let annotations = json!({ names::BUILT: "7", "c": "3" });
+    let metadata = json!({
+        "name": "a", "uid": "1", "generation": 3, "labels": { "a": "1" }, "annotations": annotations, "managedFields": managers,
+    });
+    let whole = deployment(&metadata);
     let kept = Kept::of(whole.clone());
     let gist = kept.gist();
+    let built = rollout::Built::default().since(&whole);
+    assert_eq!((rollout::Built::default().since(gist), built), (built, Some(3)));
+    assert_eq!((gist.labels().len(), gist.annotations()), (0, &[(names::BUILT.to_owned(), "7".to_owned())].into()));
+    assert_eq!((kept.annotation("c").as_deref(), kept.annotation("a")), (Some("3"), None));
     assert_eq!(rollout::of(gist), rollout::of(&whole));
     assert_eq!(rollout::image(gist), Some("r.example/worker:1"));
     let owns = |manager| rollout::owns_replicas(gist, manager);
