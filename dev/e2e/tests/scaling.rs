@@ -93,8 +93,11 @@ fn an_idle_shop_has_no_workers_and_a_burst_brings_as_many_as_it_takes_at_once() 
     };
     with_shop(1_000_000, to_zero, |tested| async move {
         scaled(&tested, |now| now == 0).await?;
-        let message = tested.condition("WorkerAvailable", "True").await?;
-        ensure!(message.contains("ScaledToZero"), "no workers, by decision: {message}");
+        let by_decision = || async {
+            let message = tested.condition("WorkerAvailable", "True").await?;
+            Ok(message.contains("ScaledToZero").then_some(()))
+        };
+        tested.eventually("the shop does not say that it has no workers by decision", by_decision).await?;
         let orders = place(&tested, 200).await?;
         let first = scaled(&tested, |now| now > 0).await?;
         ensure!(first > 1, "from zero the scaler went to {first}, not to what the backlog takes");

@@ -36,6 +36,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether workers are kept that time alone will take away.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::ColdStart | Self::Panic | Self::Stabilised | Self::ToZero)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::KeepUp => "KeepUp",

@@ -257,7 +257,8 @@ impl Scaler {
         if let Err(error) = self.act(shop, &look, &decision).await {
             tracing::warn!(shop = shop.name, namespace = shop.namespace, error = %chain(&error), "scaling failed");
         }
-        let is_settled = decision.replicas == look.sample.current && look.pods.len() == look.worker_count();
+        let is_as_decided = decision.replicas == look.sample.current && look.pods.len() == look.worker_count();
+        let is_settled = is_as_decided && !decision.reason.passes();
         self.tell(shop, &policy, &look, decision);
         let calm = look.sample.at - self.last_work >= CALM && look.sample.depth.is_some();
         if is_settled && calm && self.reporters.are_idle(&look.pods, &look.reports) {

@@ -104,6 +104,27 @@ fn rules(
     assert_eq!((decision.replicas, decision.reason), (replicas, reason), "{}", decision.explain());
 }
 
+/// A queue at rest is looked at seldom: only what time alone does not end may be left to that.
+#[rstest]
+fn what_does_not_pass_stays(
+    #[values(0, 1, 3)] min: u32,
+    #[values(1, 2, 10)] current: u32,
+    #[values(0.0, 300.0)] to_zero_cooldown: f64,
+) {
+    let policy = Policy { min, to_zero_cooldown, ..policy() };
+    let (mut history, mut settled) = (History::default(), None);
+    for tick in 0..600 {
+        let at = f64::from(tick) * 2.0;
+        let decision = decide(&policy, &mut history, &Sample { at, ..calm(0.0, current, 0) });
+        let stays = decision.replicas == current && !decision.reason.passes();
+        if stays {
+            settled.get_or_insert(at);
+        }
+        assert!(stays || settled.is_none(), "{at} s: {}, settled at {settled:?} s", decision.explain());
+    }
+    assert_eq!(settled.is_some(), current == min, "settled at {settled:?} s");
+}
+
 /// `(min, max, target)` of the schedules that are open, over a policy of 1 to 20 pods and 20 s.
 #[rstest]
 #[case::none(&[], (1, 20, 20.0), (None, None))]
