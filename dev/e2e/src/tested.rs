@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, LogParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use mongodb::bson::{Document, doc};
 use reqwest::Method;
@@ -321,14 +321,20 @@ impl Tested {
         Ok(())
     }
 
-    /// What a failed test leaves in the log: the shop's status and its pods.
+    /// What a failed test leaves in the log: the shop's status, its pods, and what these warned of.
     pub(crate) async fn describe(&self) -> String {
         let status = self.deployment().await.map(|shop| serde_json::to_string_pretty(&shop.status).unwrap_or_default());
-        let pods = self.api::<k8s_openapi::api::core::v1::Pod>().list(&ListParams::default()).await;
-        let pods = pods.map(|pods| {
-            pods.iter().map(|pod| format!("{} {:?}", pod.name_any(), pod.status)).collect::<Vec<_>>().join("\n")
-        });
-        format!("shop in {}: {}\npods: {}", self.namespace, status.unwrap_or_default(), pods.unwrap_or_default())
+        let mut told = vec![format!("shop in {}: {}", self.namespace, status.unwrap_or_default())];
+        let pods = self.api::<Pod>();
+        let all = pods.list(&ListParams::default()).await.map(|pods| pods.items).unwrap_or_default();
+        for pod in all {
+            let name = pod.name_any();
+            let log = pods.logs(&name, &LogParams::default()).await.unwrap_or_default();
+            let warnings = log.lines().filter(|line| !line.contains("\"level\":\"INFO\"")).collect::<Vec<_>>();
+            let newest = warnings.iter().rev().take(20).rev().copied().collect::<Vec<_>>().join("\n");
+            told.push(format!("pod {name} {:?}\n{newest}", pod.status));
+        }
+        told.join("\n")
     }
 }
 
