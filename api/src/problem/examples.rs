@@ -28,6 +28,7 @@ use crate::{
 const LOGIN: &str = "/api/v1/auth/login";
 const ORDERS: &str = "/api/v1/orders";
 const ORDER: &str = "/api/v1/orders/68f1c2a09b7d4e3f5a6b7c02";
+const EVENTS: &str = "/api/v1/orders/68f1c2a09b7d4e3f5a6b7c02/events";
 const PRODUCT: &str = "/api/v1/products/67c8830b7ef1b848ac52ebec";
 const REQUEST: &str = "5f0c2f6d8f1e4a7b9c3d2e1f";
 
@@ -51,17 +52,20 @@ fn all() -> Vec<(&'static str, Problem)> {
     let late = NotCancellable::WindowOver(SignedDuration::from_mins(30));
     let mut all = vec![
         (ORDERS, Problem::invalid(vec![fault])),
-        ("/api/v1/auth/reset-password", ResetError::InvalidToken.into()),
+        ("/api/v1/auth/password-reset/68f1c2a09b7d4e3f5a6b7c03", ResetError::InvalidToken.into()),
         (ORDERS, SessionError::Invalid.into()),
         ("/api/v1/inventory/adjustments", Problem::forbidden()),
         (ORDER, Problem::not_found()),
         (ORDERS, Problem::of_status(StatusCode::METHOD_NOT_ALLOWED)),
         ("/api/v1/auth/register", AccountError::EmailTaken.into()),
-        ("/api/v1/admin/users/68f1c2a09b7d4e3f5a6b7c01/role", UsersError::OwnRole.into()),
+        ("/api/v1/admin/users/68f1c2a09b7d4e3f5a6b7c01", UsersError::OwnRole.into()),
         (ORDERS, OrderError::OutOfStock(vec![short]).into()),
-        (ORDER, OrderError::NotCancellable { status: Status::Processed, why: late }.into()),
-        (ORDER, MailError::NoMail(Status::Pending).into()),
-        (ORDER, RedriveError::NotRedrivable.into()),
+        (
+            "/api/v1/orders/68f1c2a09b7d4e3f5a6b7c02/cancel",
+            OrderError::NotCancellable { status: Status::Processed, why: late }.into(),
+        ),
+        ("/api/v1/orders/68f1c2a09b7d4e3f5a6b7c02/mails", MailError::NoMail(Status::Pending).into()),
+        ("/api/v1/admin/dead-letters/redrive", RedriveError::NotRedrivable.into()),
         (PRODUCT, CatalogueError::Changed.into()),
         (ORDERS, Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)),
         (ORDERS, Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
@@ -70,8 +74,8 @@ fn all() -> Vec<(&'static str, Problem)> {
         (ORDERS, OrderError::KeyReused.into()),
         (PRODUCT, Problem::precondition_required()),
         (LOGIN, Problem::too_many_requests(7)),
-        (ORDER, FollowError::FullForAccount.into()),
-        (ORDER, FollowError::Full.into()),
+        (EVENTS, FollowError::FullForAccount.into()),
+        (EVENTS, FollowError::Full.into()),
         (ORDERS, Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR)),
         (ORDERS, Problem::away()),
         (LOGIN, Problem::busy()),

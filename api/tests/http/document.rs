@@ -134,6 +134,30 @@ fn has_examples(document: &Value, at: &str, status: u16, answer: &Value) {
     }
 }
 
+#[test]
+fn the_examples_are_of_calls_that_can_answer_so() {
+    let document = document();
+    let can_answer = |path: &str, (status, code): (&str, &str)| {
+        document["paths"][path]
+            .as_object()
+            .unwrap()
+            .values()
+            .any(|operation| !operation["responses"][status]["content"][PROBLEM]["examples"][code].is_null())
+    };
+    for (name, example) in document["components"]["examples"].as_object().unwrap() {
+        let (status, code) = name.split_once('_').unwrap();
+        let instance: Vec<_> = example["value"]["instance"].as_str().unwrap().split('/').collect();
+        let is_path = |path: &str| {
+            let parts: Vec<_> = path.split('/').collect();
+            parts.len() == instance.len() && parts.iter().zip(&instance).all(|(a, b)| a == b || a.starts_with('{'))
+        };
+        let mut paths = document["paths"].as_object().unwrap().keys().filter(|path| is_path(path));
+        // 405 is the answer to a method that no operation has.
+        let answered = paths.any(|path| code == "method_not_allowed" || can_answer(path, (status, code)));
+        assert!(answered, "no call to {} answers {name}", instance.join("/"));
+    }
+}
+
 /// Whether a value has the type, the fields and the names that a schema asks for, as far as the document uses schemas.
 #[track_caller]
 fn conforms(document: &Value, at: &str, schema: &Value, value: &Value) {

@@ -213,6 +213,14 @@ async fn replica_without_redis(shop: &Shop) -> Shop {
     .await
 }
 
+/// A session that has ended on a replica which told nobody.
+async fn ended_unheard(shop: &Shop) -> (Shop, String) {
+    let alone = replica_without_redis(shop).await;
+    let token = alone.signed_in().await.token();
+    alone.logout(&token).await;
+    (alone, token)
+}
+
 /// What the process keeps is as old as it was in Redis: the five seconds are those of all caches together.
 #[rstest]
 #[case::late(4_000)]
@@ -220,11 +228,9 @@ async fn replica_without_redis(shop: &Shop) -> Shop {
 #[tokio::test]
 async fn an_answer_that_comes_late_from_redis_is_not_believed_for_another_five_seconds(#[case] millis: i64) {
     with_still_shop(async |shop| {
-        let alone = replica_without_redis(shop).await;
-        let token = alone.signed_in().await.token();
+        let (_alone, token) = ended_unheard(shop).await;
         let id = claims(&token)["sid"].as_str().unwrap().parse().unwrap();
         let (cache, answer) = kept_before_the_end(shop, &token);
-        alone.logout(&token).await;
         let late = SignedDuration::from_millis(millis);
         shop.pass(late);
         // MongoDB says that the session is over. Redis forgets by a clock of its own, and whoever does not reach it at
@@ -244,11 +250,9 @@ async fn an_answer_that_comes_late_from_redis_is_not_believed_for_another_five_s
 #[tokio::test]
 async fn an_ended_session_does_not_rise_again_with_redis() {
     with_still_shop(async |shop| {
-        let alone = replica_without_redis(shop).await;
-        let token = alone.signed_in().await.token();
+        let (alone, token) = ended_unheard(shop).await;
         let id = claims(&token)["sid"].as_str().unwrap().parse().unwrap();
         let (cache, answer) = kept_before_the_end(shop, &token);
-        alone.logout(&token).await;
         // Redis comes back with what it kept, to a replica that has never heard of the session.
         eventually("the old value", || async {
             cache.put(&id, &answer, answer.asked_at).await;
