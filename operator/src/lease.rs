@@ -31,17 +31,23 @@ pub struct Elector {
     clock: Clock,
     /// The other holder's last renewal, and when we saw it first: clocks of two machines are never compared.
     seen: Option<(Option<String>, Option<MicroTime>, Instant)>,
+    /// A claim was sent, and no answer to it came.
+    unheard: bool,
 }
 
 impl Elector {
     /// By the Lease of this name, as the one with that identity.
     pub fn new(api: Api<Lease>, (name, me): (String, String), clock: Clock) -> Self {
-        Self { api, name, me, clock, seen: None }
+        Self { api, name, me, clock, seen: None, unheard: false }
     }
 
-    /// Waits until the lease is ours, or `stop`; false when stopped.
+    /// Waits until the lease is ours, or `stop`; false when stopped. A lease that was granted unheard is given back.
     pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
-        stop.run_until_cancelled(self.keep_trying()).await.is_some()
+        let taken = stop.run_until_cancelled(self.keep_trying()).await.is_some();
+        if !taken && self.unheard {
+            self.release().await;
+        }
+        taken
     }
 
     async fn keep_trying(&mut self) {
@@ -108,13 +114,18 @@ impl Elector {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.claim(None)),
             };
-            return won(self.api.create(&PostParams::default(), &lease).await);
+            self.unheard = true;
+            let taken = won(self.api.create(&PostParams::default(), &lease).await)?;
+            self.unheard = false;
+            return Ok(taken);
         };
         if !self.is_free(&lease) {
             return Ok(false);
         }
         lease.spec = Some(self.claim(lease.spec.as_ref()));
+        self.unheard = true;
         let taken = won(self.api.replace(&self.name, &PostParams::default(), &lease).await)?;
+        self.unheard = false;
         if taken {
             self.seen = None;
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     harness::Harness,
-    stage::{Stage, is_long},
+    stage::{Stage, client, is_long},
     wire::{Fault, Wire},
 };
 
@@ -83,6 +83,20 @@ async fn the_next_leader_takes_over_in_time() {
     let crashed = leads(&harness, "three").await;
     println!("hand-over: {clean:?} clean (3 s), {crashed:?} after a kill (16 s)");
     assert!(clean <= CLEAN + SLACK && crashed <= CRASHED + SLACK, "{clean:?}, {crashed:?}");
+    harness.finish().await;
+}
+
+/// The next one need not wait for the end of a lease that nobody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_granted_unheard_is_given_back() {
+    let (mut harness, wire) = (Harness::new().await, Wire::default());
+    wire.fail(|seen, _| (seen.is_lease() && seen.method == "POST").then_some(Fault::AnswerLost));
+    harness.operator_client = client(&wire).await;
+    let operator = harness.start_operator("one");
+    leads(&harness, "one").await;
+    harness.stop_operator(operator).await;
+    assert_eq!(wire.struck().len(), 1);
+    assert_eq!(holder(&harness).await, None);
     harness.finish().await;
 }
 

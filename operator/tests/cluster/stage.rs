@@ -267,7 +267,8 @@ impl Drop for Process {
     }
 }
 
-async fn client(wire: &Wire) -> Client {
+/// A client of the API server behind this wire.
+pub async fn client(wire: &Wire) -> Client {
     let config = kube::Config::infer().await.unwrap();
     ClientBuilder::try_from(config).unwrap().with_layer(wire).build()
 }
