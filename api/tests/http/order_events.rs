@@ -242,9 +242,9 @@ const AT_ONCE: usize = 50;
 const MOST_BYTES: u64 = 30_000_000;
 
 #[tokio::test]
-async fn a_thousand_open_streams_take_at_most_30_mb() {
+async fn a_thousand_open_streams_take_at_most_30_mb_and_end_in_order() {
     with_shop(async |shop| {
-        let process = Process::start(shop, |args| {
+        let mut process = Process::start(shop, |args| {
             args.set("--limit-address-per-minute", "100000");
         })
         .await;
@@ -280,6 +280,13 @@ async fn a_thousand_open_streams_take_at_most_30_mb() {
         assert_eq!(shop.post(&format!("/orders/{id}/cancel"), &staff, &json!({})).await.status, 200);
         let mut last = open.pop().unwrap();
         until(&mut last, "Cancelled").await;
+
+        // Each of the others is told when to come back before the process ends, and no work is left over.
+        open.truncate(STREAMS - PER_ACCOUNT);
+        let (ended, ()) = tokio::join!(process.terminate(), async {
+            join_all(open.iter_mut().map(|stream| until(stream, "retry: "))).await;
+        });
+        assert!(ended.success(), "{ended}");
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! The service as a process of its own, for what must be killed, measured or listened to.
 
 use std::{
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -48,6 +48,13 @@ impl Process {
     /// Ends it at once, as a crash does.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Tells it to leave, as Kubernetes does, and waits for its end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+        self.child.wait().await.unwrap()
     }
 
     /// Resident memory in bytes.

@@ -1,12 +1,13 @@
 //! Slow work and leaving: messages stay hidden while in work, a drain finishes them, a crash loses none.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use jiff::Timestamp;
+use rstest::rstest;
 use shop_domain::{message::Message, order::Status};
 use shop_harness::{Link, QueueKind, QueueRules, Step, eventually, with_shop, with_shop_of};
 
-use crate::support::Worker;
+use crate::support::{Process, Worker};
 
 const SHORT: QueueRules =
     QueueRules { visibility: Duration::from_secs(2), max_receive_count: 10, kind: QueueKind::Standard };
@@ -126,6 +127,38 @@ async fn work_that_is_not_finished_at_the_deadline_is_handed_back_at_once() -> a
         assert_eq!(worker.outcomes("HandedBack").await?, 1);
         assert_eq!(shop.order(&id).await?.status, Status::Pending);
         assert!(worker.left().await);
+        Ok(())
+    })
+    .await
+}
+
+/// The code by which the operator knows that it took a worker away too early.
+#[rstest]
+#[case::all_is_finished(2, 0)]
+#[case::more_than_it_can_finish(60, 1)]
+#[tokio::test]
+async fn a_process_ends_with_1_when_it_had_to_hand_work_back(
+    #[case] orders: u64,
+    #[case] code: i32,
+) -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(100).await?;
+        for _ in 0..orders {
+            shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        }
+        // Its deadline is 26 s after the signal: a receive, the work, and 5 s more.
+        let flags = ["--max-processing-seconds", "1", "--simulated-work-ms", "900", "--concurrency", "1"];
+        let mut process = Process::start(&shop, &[&flags[..], &["--prefetch", "60"]].concat(), Stdio::null())?;
+        eventually("it holds them", async || Ok((shop.queue.counts().await?.visible == 0).then_some(()))).await?;
+        process.signal("-TERM")?;
+        // No message of this test: it only ends the open receive.
+        shop.send("the test is over").await?;
+        let ended = tokio::task::spawn_blocking(move || process.0.wait()).await??;
+        assert_eq!(ended.code(), Some(code));
+        let counts = shop.queue.counts().await?;
+        let left = orders - (100 - shop.units(&product).await?.unsigned_abs());
+        assert_eq!((left > 0, counts.visible > 1), (code == 1, code == 1));
+        assert_eq!(counts.visible + counts.in_flight, left + 1, "what it left is there to be taken");
         Ok(())
     })
     .await

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -26,8 +26,9 @@ pub struct Worker {
 
 /// The command line of a worker of `shop`, with more flags.
 pub fn arguments(shop: &Shop, flags: &[&str]) -> Vec<String> {
-    let mut arguments: Vec<String> = ["shop-worker", "--metrics-addr", "127.0.0.1:0"].map(String::from).into();
+    let mut arguments = vec!["shop-worker".to_owned()];
     for (flag, value) in [
+        ("--metrics-addr", "127.0.0.1:0"),
         ("--mongodb-uri", shop.servers.mongodb_uri.expose_secret()),
         ("--mongodb-database", &shop.name),
         ("--redis-url", shop.servers.redis_url.expose_secret()),
@@ -50,6 +51,11 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop-worker"));
         command.args(&arguments(shop, flags)[1..]);
         Ok(Self(command.stdout(stdout).spawn().context("shop-worker")?))
+    }
+
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        ensure!(Command::new("kill").args([signal, &self.0.id().to_string()]).status()?.success());
+        Ok(())
     }
 }
 
