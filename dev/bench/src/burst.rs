@@ -1,8 +1,10 @@
-//! A burst of real orders: several buyers, random baskets from the catalogue, a bounded number in flight.
+//! A burst of real orders: several buyers, random baskets from the catalogue, a bounded number in flight. Each is repeated
+//! under its Idempotency-Key when the shop fails, so that what was accepted is known.
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
+use shop_runtime::ids::random_hex;
 
 use crate::{
     client::{Account, Answer, Product, Shop},
@@ -47,9 +49,11 @@ pub async fn place(shop: &Shop, buyers: &[Account], burst: &Burst, seen: impl Fn
     );
     let mut random = SplitMix::new(burst.seed);
     let baskets: Vec<_> = (0..burst.orders).map(|_| basket(&mut random, &offered, &burst.location)).collect();
+    let this = random_hex::<8>()?;
+    let keys: Vec<_> = (0..burst.orders).map(|number| format!("{this}-{number}")).collect();
 
-    let answers: Vec<Answer> = stream::iter(baskets.iter().zip(buyers.iter().cycle()))
-        .map(|(basket, buyer)| shop.order(buyer, basket))
+    let answers: Vec<Answer> = stream::iter(baskets.iter().zip(&keys).zip(buyers.iter().cycle()))
+        .map(|((basket, key), buyer)| shop.order_persistently(buyer, basket, key))
         .buffer_unordered(burst.concurrency)
         .inspect_ok(&seen)
         .try_collect()

@@ -7,9 +7,11 @@ use tokio::sync::watch;
 
 use crate::{Store, StoreError};
 
-/// Between two questions, and how long an answer may take: an outage is noticed within a second.
+/// Between two questions; with the time that an answer may take, an outage is noticed within a second.
 const PAUSE: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_millis(750);
+/// An answer may take so many ticks.
+const TICKS: u32 = 15;
+const TICK: Duration = Duration::from_millis(50);
 
 /// Open while MongoDB answers, shut while it does not; neither until [`Store::watch`] knows. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -95,8 +97,8 @@ impl Gate {
         self.note(store.reach().await);
         loop {
             tokio::time::sleep(PAUSE).await;
-            let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
-            let answer = match answer.unwrap_or_else(|_| Err(no_answer())) {
+            let answer = in_time(store.ping()).await;
+            let answer = match answer.unwrap_or_else(|| Err(no_answer())) {
                 Ok(()) if !self.is_open() => store.reach().await,
                 known => known,
             };
@@ -131,12 +133,26 @@ impl Gate {
     }
 }
 
+/// The answer, if it comes within [`TICKS`]. One that comes late is one tick: a process that is kept from its CPU, by its
+/// limit or by others, must not take MongoDB for away.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    for _ in 0..TICKS {
+        if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
+            return Some(answer);
+        }
+    }
+    None
+}
+
 fn no_answer() -> StoreError {
     mongodb::error::Error::from(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn open() -> Gate {
@@ -161,6 +177,32 @@ mod tests {
         assert!(matches!(refused, Err::<(), _>(StoreError::Unavailable(_))), "{refused:?}");
         for gate in [open(), Gate::new()] {
             assert!(gate.guard(async { Ok(1) }).await.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_must_come_in_time() {
+        let asked = Instant::now();
+        assert_eq!(in_time(std::future::pending::<()>()).await, None);
+        assert!(asked.elapsed() >= TICK * TICKS);
+        assert_eq!(in_time(async { 1 }).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn time_in_which_the_process_does_not_run_does_not_count() {
+        let starving = async {
+            loop {
+                std::thread::sleep(2 * TICK);
+                tokio::task::yield_now().await;
+            }
+        };
+        let late = async {
+            tokio::time::sleep(TICK * (TICKS + 4)).await;
+            1
+        };
+        tokio::select! {
+            never = starving => never,
+            answer = in_time(late) => assert_eq!(answer, Some(1)),
         }
     }
 
