@@ -69,7 +69,11 @@ fn create(context: &Context, docker: &Docker, tools: &Tools, cluster: &Cluster) 
     let file = if node_image.starts_with("localhost/") { "cluster-built.yaml" } else { "cluster.yaml" };
     let file = context.kind_dir().join(file);
     let config = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    // The node is started again when the checkout may be gone.
+    let policy = context.state().join("audit-policy.yaml");
+    fs::copy(context.kind_dir().join("audit-policy.yaml"), &policy).context("copying the audit policy")?;
     let config = config.replace("@HTTP_PORT@", &http_port.to_string());
+    let config = config.replace("@AUDIT_POLICY@", &policy.display().to_string());
     sysctls::save(context)?;
     // Made by us without IPv6, which pods do not have: their clients would try it first.
     docker.ensure_network()?;

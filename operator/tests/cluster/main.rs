@@ -1,6 +1,7 @@
 //! The operator on a real cluster (`KUBECONFIG`) with a real SQS (`SHOP_TEST_SQS_ENDPOINT`). Fails where one is missing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod audit;
 mod crashes;
 mod events;
 mod goldens;
@@ -14,7 +15,6 @@ mod operator;
 mod planted;
 mod queue;
 mod rbac;
-mod recording;
 mod rest;
 mod rollouts;
 mod rotation;

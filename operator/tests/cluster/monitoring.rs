@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    audit::granted,
     harness::{Harness, PATIENCE},
-    rbac::{MONITORING, all_rules, restricted},
-    recording::{Recording, granted},
+    rbac::{MONITORING, all_rules, finish, restricted},
 };
 use k8s_openapi::{
     api::core::v1::Service, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -54,8 +54,7 @@ async fn a_service_monitor_is_made_as_soon_as_its_crd_is_there_and_goes_when_it_
     let mut harness = Harness::new().await;
     let crds: Api<CustomResourceDefinition> = Api::all(harness.client.clone());
     remove(&crds).await;
-    let recording = Recording::default();
-    harness.operator_client = restricted(&harness, &recording).await;
+    harness.operator_client = restricted(&harness).await;
     harness.start_operator("restricted");
     let monitoring = json!({ "monitoring": { "serviceMonitor": true, "labels": { "release": "prometheus" } } });
     harness.apply("demo", monitoring.clone()).await;
@@ -98,9 +97,9 @@ async fn a_service_monitor_is_made_as_soon_as_its_crd_is_there_and_goes_when_it_
             (monitor.is_none() && service.is_none()).then_some(())
         })
         .await;
-    harness.finish().await;
+    let used = finish(harness).await.used;
     remove(&crds).await;
     let all = granted(&all_rules()).into_iter().filter(|right| right.group == MONITORING).collect::<BTreeSet<_>>();
-    let unused: Vec<_> = all.difference(&recording.so_far().used).map(ToString::to_string).collect();
+    let unused: Vec<_> = all.difference(&used).map(ToString::to_string).collect();
     assert_eq!(unused, Vec::<String>::new(), "take these verbs out of charts/shop-operator/templates/rbac.yaml");
 }

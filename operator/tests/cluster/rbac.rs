@@ -2,13 +2,14 @@
 //! its own `ServiceAccount`, and all that it asks of the API server meanwhile is compared with the rules.
 
 use crate::{
+    audit::{Requests, Right, granted},
     harness::Harness,
-    recording::{Recording, Requests, Right, granted},
 };
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
+        authentication::v1::TokenRequest,
         core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount},
         events::v1::Event,
         networking::v1::Ingress,
@@ -19,6 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    config::AuthInfo,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -77,23 +79,33 @@ async fn grant_everywhere(harness: &Harness, rules: &[Value]) {
     create(Api::<ClusterRoleBinding>::all(harness.client.clone()), binding).await;
 }
 
-/// A client that may do no more than the operator's `ServiceAccount` in namespaced mode, and is recorded.
-pub async fn restricted(harness: &Harness, recording: &Recording) -> Client {
+/// A client that may do no more than the operator in namespaced mode.
+pub async fn restricted(harness: &Harness) -> Client {
     grant_in_namespace(harness, ACCOUNT, &all_rules()).await;
-    impersonating(harness, recording).await
+    as_operator(harness).await
 }
 
-async fn impersonating(harness: &Harness, recording: &Recording) -> Client {
-    create(harness.api::<ServiceAccount>(), json!({ "metadata": { "name": ACCOUNT } })).await;
+/// A client with a token of the operator's `ServiceAccount`.
+async fn as_operator(harness: &Harness) -> Client {
+    let accounts = harness.api::<ServiceAccount>();
+    create(accounts.clone(), json!({ "metadata": { "name": ACCOUNT } })).await;
+    let asked = accounts.create_token_request(ACCOUNT, &PostParams::default(), &TokenRequest::default()).await.unwrap();
     let mut config = Config::infer().await.unwrap();
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace));
-    recording.client(config)
+    config.auth_info = AuthInfo { token: Some(asked.status.unwrap().token.unwrap().into()), ..AuthInfo::default() };
+    Client::try_from(config).unwrap()
 }
 
-/// A shop's whole life, with everything that the operator ever does; both tests read its one recording.
+/// Ends the test; returns what the operator asked for in it.
+pub async fn finish(harness: Harness) -> Requests {
+    let (client, account) = (harness.client.clone(), format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace));
+    harness.finish().await;
+    Requests::of(&client, &account).await
+}
+
+/// A shop's whole life, with everything that the operator ever does; both tests read what was asked for in it.
 async fn a_whole_life() -> Requests {
-    let (mut harness, recording) = (Harness::new().await, Recording::default());
-    harness.operator_client = restricted(&harness, &recording).await;
+    let mut harness = Harness::new().await;
+    harness.operator_client = restricted(&harness).await;
     harness.start_operator("restricted");
     made_and_kept(&harness).await;
     new_keys_asked_for(&harness).await;
@@ -101,13 +113,12 @@ async fn a_whole_life() -> Requests {
     meddled_with_twice(&harness).await;
     suspended(&harness).await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
-    harness.finish().await;
-    recording.so_far()
+    finish(harness).await
 }
 
-async fn recorded() -> &'static Requests {
-    static RECORDED: OnceCell<Requests> = OnceCell::const_new();
-    RECORDED.get_or_init(a_whole_life).await
+async fn asked_for() -> &'static Requests {
+    static ASKED: OnceCell<Requests> = OnceCell::const_new();
+    ASKED.get_or_init(a_whole_life).await
 }
 
 async fn made_and_kept(harness: &Harness) {
@@ -210,7 +221,7 @@ async fn suspended(harness: &Harness) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_charts_rules_suffice() {
-    let requests = recorded().await;
+    let requests = asked_for().await;
     assert!(requests.denied.is_empty(), "denied by the chart's rules: {:#?}", requests.denied);
     let granted = granted(&all_rules());
     let beyond: Vec<_> = requests.used.difference(&granted).map(Right::to_string).collect();
@@ -219,7 +230,7 @@ async fn the_charts_rules_suffice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_charts_rules_grant_nothing_that_is_not_used() {
-    let requests = recorded().await;
+    let requests = asked_for().await;
     let granted = granted(&all_rules());
     // What `monitoring` sees to, with a CRD that need not be there.
     let others = granted.difference(&requests.used).filter(|right| right.group != MONITORING);
@@ -229,13 +240,13 @@ async fn the_charts_rules_grant_nothing_that_is_not_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_charts_rules_suffice_for_all_namespaces() {
-    let (mut harness, recording) = (Harness::new().await, Recording::default());
+    let mut harness = Harness::new().await;
     grant_everywhere(&harness, &chart_rules("rules")).await;
     grant_in_namespace(&harness, "leader", &chart_rules("leaderRules")).await;
-    harness.operator_client = impersonating(&harness, &recording).await;
+    harness.operator_client = as_operator(&harness).await;
     harness.start_operator_with("cluster-wide", &["--watch-namespace", ""]);
     made_and_kept(&harness).await;
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
-    harness.finish().await;
-    assert!(recording.so_far().denied.is_empty(), "denied: {:#?}", recording.so_far().denied);
+    let denied = finish(harness).await.denied;
+    assert!(denied.is_empty(), "denied: {denied:#?}");
 }
