@@ -186,24 +186,25 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A client of an API server that takes connections and never answers.
-    pub(crate) async fn unanswered() -> (Client, TcpListener) {
+    /// The address of an API server that takes connections and never answers.
+    pub(crate) async fn unanswered() -> (Config, TcpListener) {
         shop_runtime::install_tls_provider();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        (Client::try_from(Config::new(url)).unwrap(), listener)
+        (Config::new(url), listener)
     }
 
-    fn elector(client: Client) -> Elector {
+    fn elector(config: Config) -> Elector {
+        let client = Client::try_from(config).unwrap();
         Elector::new(Api::namespaced(client, "default"), ("lease".to_owned(), "me".to_owned()), Clock::system())
     }
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_holds_up_no_stop() {
-        let (client, _listener) = unanswered().await;
+        let (config, _listener) = unanswered().await;
         let stop = CancellationToken::new();
         let stopped = async {
-            let mut elector = elector(client);
+            let mut elector = elector(config);
             tokio::join!(elector.acquire(&stop), async {
                 tokio::task::yield_now().await;
                 stop.cancel();
@@ -215,7 +216,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_holds_up_no_hand_over() {
-        let (client, _listener) = unanswered().await;
-        tokio::time::timeout(PATIENCE * 2, elector(client).release()).await.unwrap();
+        let (config, _listener) = unanswered().await;
+        tokio::time::timeout(PATIENCE * 2, elector(config).release()).await.unwrap();
     }
 }

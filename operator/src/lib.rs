@@ -11,6 +11,7 @@ pub mod contained;
 pub mod context;
 pub mod controller;
 pub mod crd;
+pub mod deadline;
 pub mod deletion;
 pub mod fetch;
 pub mod kept;

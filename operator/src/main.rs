@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use shop_operator::{config::Config, metrics::Metrics, run::Operator};
+use shop_operator::{config::Config, deadline, metrics::Metrics, run::Operator};
 use shop_runtime::{health::Readiness, metrics, ops, shutdown::Shutdown, telemetry};
 
 /// Passes are short; the hand-over of the lease is one request.
@@ -20,7 +20,8 @@ async fn main() -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signal()?;
     let metrics = Metrics::register(&registry);
     ops::serve(config.metrics_addr, ops::router(readiness.clone(), registry), &shutdown).await?;
-    let client = kube::Client::try_default().await.context("no Kubernetes API: run in a cluster, or set KUBECONFIG")?;
+    let api = kube::Config::infer().await.context("no Kubernetes API: run in a cluster, or set KUBECONFIG")?;
+    let client = deadline::client(api).context("no client of the Kubernetes API")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.watch_namespace, "shop operator starts");
     let operator = Operator { config, shutdown: shutdown.clone(), readiness, metrics };
     shutdown.spawn(operator.run(client));

@@ -280,7 +280,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_holds_up_no_stop() {
-        let (client, _listener) = unanswered().await;
+        let (config, _listener) = unanswered().await;
+        let client = Client::try_from(config).unwrap();
         let shutdown = Shutdown::manual();
         let operator = Operator {
             config: Config::parse_from(["shop-operator", "--api-image=api", "--worker-image=worker"]),

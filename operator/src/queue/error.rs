@@ -46,7 +46,13 @@ impl QueueError {
             | "MissingAuthenticationToken" => Problem::AccessDenied,
             _ => Problem::Other,
         };
-        Self::new(problem, format!("SQS answered {code}: {}", service.message().unwrap_or_default()))
+        let message = service.message().unwrap_or_default().trim_end_matches('.');
+        Self::new(problem, format!("SQS answered {code}: {message}"))
+    }
+
+    /// The same, said of this queue.
+    pub fn of(self, queue: &str) -> Self {
+        Self { message: format!("queue {queue}: {}", self.message), ..self }
     }
 
     /// The fault as a shop's condition shows it.

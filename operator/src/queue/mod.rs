@@ -181,7 +181,7 @@ pub async fn url(client: &Client, queue: &Queue) -> Result<String, QueueError> {
 }
 
 async fn url_of(client: &Client, name: &str) -> Result<String, QueueError> {
-    let answer = within(client.get_queue_url().queue_name(name).send()).await?;
+    let answer = within(client.get_queue_url().queue_name(name).send()).await.map_err(|error| error.of(name))?;
     answer.queue_url.ok_or_else(|| QueueError::new(Problem::Other, format!("SQS gave no URL for queue {name}")))
 }
 

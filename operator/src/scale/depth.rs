@@ -21,7 +21,7 @@ impl Gauge {
     pub async fn read(&mut self, ctx: &Context, shop: &ValidatedShop) -> Result<Depth, QueueError> {
         let client = ctx.queues.client(ctx, &place(shop)).await?;
         let url = self.url(&client, shop).await?;
-        let depth = self.counts.ask(&client, &url).await;
+        let depth = self.counts.ask(&client, &url).await.map_err(|error| error.of(&url));
         if depth.is_err() {
             self.reset();
         }

@@ -147,6 +147,7 @@ async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Op
         "worker": { "autoscaling": { "min": 3 } },
     });
     let numbers: Vec<usize> = if is_long() { (0..16).collect() } else { vec![sample] };
+    let mut late = 0;
     for number in numbers {
         let wire = Wire::default();
         let first = stage.start("one", &wire);
@@ -180,11 +181,13 @@ async fn what_a_stale_leader_sent_gets_409_or_changes_nothing(#[case] change: Op
         println!("{number}: {status} to {seen}");
         let after = stage.versions().await;
         assert!(status == 409 || before == after, "{seen} got {status} and changed {before:?} to {after:?}");
+        late += 1;
         drop(first);
         drop(second);
         stage.clear().await;
         stage.harness.api::<Lease>().delete("shop-operator", &DeleteParams::default()).await.unwrap();
     }
+    assert!(late > 0, "no write came late");
     stage.finish().await;
 }
 

@@ -10,6 +10,7 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use rstest::rstest;
 use serde_json::{Value, json};
 use shop_operator::{crd::ShopDeployment, names};
 use shop_runtime::{
@@ -205,21 +206,47 @@ async fn an_empty_queue_goes_with_its_shop() {
     harness.finish().await;
 }
 
+/// Messages that wait, that are delayed for so many seconds, that are in somebody's hands, that were given up.
+#[rstest]
+#[case::waiting("", 0, false)]
+#[case::delayed("", 600, false)]
+#[case::in_hand("", 0, true)]
+#[case::dead("-dlq", 0, false)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_with_messages_is_never_deleted() {
+async fn a_queue_with_messages_is_never_deleted(#[case] which: &str, #[case] delay: i32, #[case] in_hand: bool) {
     let (harness, sqs) = with_operator().await;
     // No workers: nobody takes the messages.
     harness.apply("demo", sqs.spec(json!({ "suspended": true }))).await;
     readable(&harness).await;
-    sqs.send(3).await;
+    let holds = sqs.other(&format!("{}{which}", sqs.name));
+    let url = holds.url(&holds.name).await.unwrap();
+    for _ in 0..3 {
+        holds.client.send_message().queue_url(&url).message_body("{}").delay_seconds(delay).send().await.unwrap();
+    }
+    if in_hand {
+        let all = holds.client.receive_message().queue_url(&url).max_number_of_messages(10).visibility_timeout(600);
+        assert_eq!(all.send().await.unwrap().messages.unwrap().len(), 3);
+    }
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
     let message =
         harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "QueueNotEmpty").await;
-    assert!(message.contains("holds 3 messages") && message.contains("deletionPolicy to Retain"), "{message}");
-    assert!(sqs.url(&sqs.name).await.is_some());
-    sqs.purge().await;
+    let expected = format!("queue {} holds 3 messages", holds.name);
+    assert!(message.contains(&expected) && message.contains("deletionPolicy to Retain"), "{message}");
+    assert!(sqs.url(&sqs.name).await.is_some() && holds.url(&holds.name).await.is_some());
+    holds.purge().await;
     gone(&harness).await;
     assert_eq!(sqs.url(&sqs.name).await, None);
+    harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_somebody_else_that_is_not_there_is_named() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", json!({ "queue": { "name": sqs.name, "endpoint": sqs.endpoint } })).await;
+    let missing = |status: &str, reason: &str| status == "False" && reason == "QueueMissing";
+    let message = harness.condition("demo", "QueueReadable", missing).await;
+    assert!(message.contains(&sqs.name), "{message}");
+    assert_eq!(sqs.url(&sqs.name).await, None, "it is not the operator's to make");
     harness.finish().await;
 }
 

@@ -18,6 +18,7 @@ use kube::{
 use serde_json::{Value, json};
 use shop_operator::{
     crd::ShopDeployment,
+    deadline::Deadline,
     metrics::Metrics,
     names::{self, SCALER},
     rollout,
@@ -267,10 +268,10 @@ impl Drop for Process {
     }
 }
 
-/// A client of the API server behind this wire.
+/// The operator's client of the API server, behind this wire.
 pub async fn client(wire: &Wire) -> Client {
     let config = kube::Config::infer().await.unwrap();
-    ClientBuilder::try_from(config).unwrap().with_layer(wire).build()
+    ClientBuilder::try_from(config).unwrap().with_layer(wire).with_layer(&Deadline::default()).build()
 }
 
 /// Calls every pod ready that no node takes.

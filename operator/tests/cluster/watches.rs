@@ -137,6 +137,18 @@ async fn a_request_that_fails_changes_nothing_in_the_end(#[case] fault: Fault) {
     stage.finish().await;
 }
 
+/// A connection whose other end is gone without a word: kube itself waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_never_answered_holds_up_its_pass_for_a_while_only() {
+    let stage = Stage::new().await;
+    let (_, _, wanted) = undisturbed(&stage).await;
+    let wire = Wire::default();
+    wire.fail(|seen, writes| (!seen.is_lease() && seen.method != "GET" && writes == 3).then_some(Fault::Hang));
+    disturbed(&stage, &wire, (&wanted, "a write that hangs")).await;
+    assert_eq!(wire.struck().len(), 1, "{:?}", wire.struck());
+    stage.finish().await;
+}
+
 /// 410 Gone to every watch as it starts, for as long as it goes on from the version that it came with first.
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_that_are_too_old_start_anew() {

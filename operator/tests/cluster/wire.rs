@@ -104,6 +104,8 @@ pub enum Fault {
     NoAnswer,
     /// The server does it, and the answer is lost.
     AnswerLost,
+    /// Neither an answer nor an end of the connection ever comes.
+    Hang,
     /// It stays on the wire until [`Wire::let_go`], whatever becomes of the one who sent it.
     Hold,
 }
@@ -274,6 +276,7 @@ impl Wire {
         match fault {
             Fault::Answer(status) => return Ok(refusal(status)),
             Fault::NoAnswer => {}
+            Fault::Hang => std::future::pending().await,
             Fault::AnswerLost => drop(forward.await?),
             Fault::StopBefore => self.stop().await,
             Fault::StopAfter => {
