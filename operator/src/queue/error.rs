@@ -51,6 +51,7 @@ impl QueueError {
     }
 
     /// The same, said of this queue.
+    #[must_use]
     pub fn of(self, queue: &str) -> Self {
         Self { message: format!("queue {queue}: {}", self.message), ..self }
     }
