@@ -173,8 +173,6 @@ fn plan(shop: &shop_harness::Shop, binary: &Path, logs: &Path) -> Plan {
             ("SHOP_LOG_LEVEL", "warn".to_owned()),
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
-            // As in the image: beside this file a distribution has the same certificates once more, in 280 others.
-            ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt".to_owned()),
         ],
         log: logs.join(format!("{name}.log")),
     }
