@@ -146,11 +146,13 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let relay = start_senders(&config, &base)?;
     let app = build(&config, &base, relay);
     start_watchers(&app, &base);
-    announce(first_contact(app.clone(), config.auth.staff()?, readiness.clone()), readiness, &shutdown);
+    let contact = first_contact(app.clone(), config.auth.staff()?, readiness.clone());
     let drain = Duration::from_secs(config.http.drain_seconds.into());
     let routes = router(&app, config.http.cors_origins());
     let end = server::Drain { shutdown: shutdown.clone(), delay: drain };
     let http_addr = server::serve(config.http.http_addr, routes, end).await?;
+    // Not before requests are answered: the Service sends them from then on.
+    announce(contact, readiness, &shutdown);
     tracing::info!(%http_addr, %ops_addr, "serving");
     Ok(Running { http_addr, ops_addr, shutdown, drain })
 }

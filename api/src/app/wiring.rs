@@ -63,12 +63,14 @@ pub struct Base {
 }
 
 impl Base {
-    /// Connects to nothing yet: what is away is waited for later.
+    /// Connects to MongoDB while the rest is made, as readiness waits for it; to nothing else yet. Nothing is waited for.
     pub async fn new(config: &Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let Surroundings { clock, shutdown } = surroundings;
         let keys = Keys::load(&config.auth.auth_keys_file).await?;
         let ca = config.store.ca()?;
         let store = connect(&config.store, ca.as_ref()).await?;
+        let watched = store.clone();
+        shutdown.spawn_detached(async move { watched.watch().await });
         let metrics = Metrics::default();
         let calls = SqsCalls::register(&metrics, "shop_relay_sqs_calls");
         let sqs = calls.watch(&aws::sqs_trusting(&config.queue.service(), ca.as_ref()).await);
@@ -117,7 +119,7 @@ pub fn start_senders(config: &Config, base: &Base) -> Result<RelayHandle, StartE
     Ok(relay::spawn(RelayDeps { outbox: base.store.outbox.clone(), gate, queue, clock, shutdown, metrics }))
 }
 
-/// Starts what keeps the handlers' parts going: tidying, erasing, the news of orders, and the look at MongoDB.
+/// Starts what keeps the handlers' parts going: tidying, erasing, the news of orders.
 pub fn start_watchers(app: &App, base: &Base) {
     let shutdown = &base.shutdown;
     app.limits.keep_small(shutdown);
@@ -129,8 +131,6 @@ pub fn start_watchers(app: &App, base: &Base) {
         followers: app.order_events.clone(),
         shutdown: shutdown.clone(),
     });
-    let store = base.store.clone();
-    shutdown.spawn_detached(async move { store.watch().await });
 }
 
 /// What replicas share while Redis answers.

@@ -173,6 +173,9 @@ fn plan(shop: &shop_harness::Shop, binary: &Path, logs: &Path) -> Plan {
             ("SHOP_LOG_LEVEL", "warn".to_owned()),
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
+            // As in the images: no huge pages, and the certificates of one file.
+            ("MIMALLOC_ALLOW_THP", "0".to_owned()),
+            ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt".to_owned()),
         ],
         log: logs.join(format!("{name}.log")),
     }
