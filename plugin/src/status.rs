@@ -84,15 +84,23 @@ pub async fn once(cluster: &Cluster, output: Output, name: &str) -> Result<()> {
 
 /// Draws again whenever the shop or one of its pods changes, until Ctrl-C.
 pub async fn watch(cluster: &Cluster, output: Output, name: &str) -> Result<()> {
+    // Listened for all the time: also what is pressed while something is read ends it.
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => Ok(ended?),
+        drawn = draw(cluster, output, name) => drawn,
+    }
+}
+
+async fn draw(cluster: &Cluster, output: Output, name: &str) -> Result<()> {
     let mut changes = pin!(changes(cluster, name));
     loop {
         let report = read(cluster, name).await?;
         output.print_next(&report, || render(&report))?;
-        tokio::select! {
-            next = changes.next() => next.transpose()?,
-            ended = tokio::signal::ctrl_c() => return Ok(ended?),
-        };
-        while tokio::time::timeout(SETTLE, changes.next()).await.is_ok_and(|change| change.is_some()) {}
+        changes.next().await.transpose()?;
+        let settled =
+            async { while tokio::time::timeout(SETTLE, changes.next()).await.is_ok_and(|change| change.is_some()) {} };
+        // What changes all the time is drawn as well.
+        let _settled = tokio::time::timeout(SETTLE * 5, settled).await;
     }
 }
 

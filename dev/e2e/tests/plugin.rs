@@ -1,12 +1,15 @@
 //! `kubectl shop` against a whole shop: the real program, the real cluster, what it prints and how it ends.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use shop_e2e::{Tested, in_namespace, with_shop};
+use shop_e2e::{PATIENCE, Tested, in_namespace, with_shop};
 use shop_operator::names::PAUSE_SCALE_DOWN;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 const WRONG_PASSWORD: &str = "not the password";
 
@@ -71,9 +74,53 @@ fn a_shop_is_shown_explained_and_simulated() {
             let simulated = told(&tested, &["simulate", "demo", "--generate", "step", "--minutes", "5"]).await?;
             ensure!(simulated["shop"] == "demo" && simulated["max"] == 8, "{simulated}");
             ensure!(simulated["rules"].as_array().is_some_and(|rules| rules.len() == 6), "{simulated}");
-            Ok(())
+            a_file_under_a_recorded_load(&tested).await?;
+            watched(&tested).await
         },
     );
+}
+
+/// Neither the shop nor its load need be on the cluster.
+async fn a_file_under_a_recorded_load(tested: &Tested) -> Result<()> {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../sample/minimal.yaml");
+    let load = tempfile::NamedTempFile::new()?;
+    std::fs::write(load.path(), "second,arrivals,service_seconds\n0,5,0.1\n10,100,0.2\n")?;
+    let path = load.path().display().to_string();
+    let simulated = told(tested, &["simulate", "-f", sample, "--trace", &path]).await?;
+    ensure!(simulated["messages"] == 105, "{simulated}");
+    let rules = simulated["rules"].as_array().context("no rules")?;
+    ensure!(!rules.is_empty() && rules.iter().all(|rule| rule["completed"] == 105), "{simulated}");
+    Ok(())
+}
+
+/// Draws again when something changes, and ends with Ctrl-C as it should.
+async fn watched(tested: &Tested) -> Result<()> {
+    let mut command = Command::new(program());
+    command.args(["-n", &tested.namespace, "status", "demo", "--watch", "-o", "json"]).kill_on_drop(true);
+    let mut program = command.stdout(Stdio::piped()).spawn().context("no kubectl-shop")?;
+    let mut drawn = BufReader::new(program.stdout.take().context("no output")?).lines();
+    let mut until = async |switches: &Value| -> Result<()> {
+        let seen = async {
+            while let Some(line) = drawn.next_line().await? {
+                let status: Value = serde_json::from_str(&line)?;
+                if status["switches"] == *switches {
+                    return Ok(());
+                }
+            }
+            bail!("it ended before it had drawn {switches}")
+        };
+        tokio::time::timeout(PATIENCE, seen).await.with_context(|| format!("{switches} was never drawn"))?
+    };
+    until(&json!([])).await?;
+    told(tested, &["pause", "demo", "--scale-down"]).await?;
+    until(&json!(["scaling down paused"])).await?;
+    told(tested, &["resume", "demo"]).await?;
+    until(&json!([])).await?;
+    let id = program.id().context("it has ended by itself")?.to_string();
+    ensure!(Command::new("kill").args(["-INT", &id]).status().await?.success(), "no signal was sent");
+    let status = tokio::time::timeout(PATIENCE, program.wait()).await.context("Ctrl-C does not end it")??;
+    ensure!(status.success(), "it ended with {status}");
+    Ok(())
 }
 
 #[test]
