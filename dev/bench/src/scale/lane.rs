@@ -71,10 +71,20 @@ pub struct Lane<'a> {
     store: Store,
     shop: Shop,
     staff: Account,
+    buyer: Mutex<Session>,
+}
+
+/// A buyer's session, and since when: a bench may outlive a token.
+#[derive(Clone)]
+struct Session {
+    since: Instant,
     buyer: Account,
 }
 
 const PATIENCE: Duration = Duration::from_mins(3);
+/// A load that begins so late in a session still ends within it: a token lives for a quarter of an hour.
+const SESSION: Duration = Duration::from_mins(5);
+const PASSWORD: &str = "correct horse";
 const REGION: &str = "ap-south-1";
 const STAFF: (&str, &str) = ("staff@example.com", "a staff password");
 const LOCATION: &str = "bangalore";
@@ -208,7 +218,8 @@ impl<'a> Lane<'a> {
         // Another shop without a host answers for every name until the ingress knows this one: only this one knows its staff.
         let login = async || Ok(shop.login(STAFF.0, STAFF.1).await.ok());
         let staff = eventually(&format!("the shop {name} answers"), login).await?;
-        let buyer = shop.customer(&format!("buyer@{name}.example.com"), "correct horse").await?;
+        let buyer = shop.customer(&buyer_of(&name), PASSWORD).await?;
+        let buyer = Mutex::new(Session { since: Instant::now(), buyer });
         let store = site.store(&name).await?;
         let lane = Self { site, name, observer, shape, store, shop, staff, buyer };
         for n in 0..PRODUCTS {
@@ -272,13 +283,13 @@ impl<'a> Lane<'a> {
     pub async fn offer(&self, load: &Load) -> Result<usize> {
         let started = tokio::time::Instant::now();
         let due = load.due();
-        let (orders, salt) = (due.len(), ids::random_hex::<4>()?);
+        let (orders, salt, buyer) = (due.len(), ids::random_hex::<4>()?, self.buyer().await?);
         let place = async |(n, due): (usize, Duration)| {
             tokio::time::sleep_until(started + due).await;
             let body =
                 json!({ "location": LOCATION, "items": [{ "productId": product(n % PRODUCTS), "quantity": 1 }] });
             let key = format!("{salt}-{n}");
-            match self.shop.order_persistently(&self.buyer, &body, &key).await? {
+            match self.shop.order_persistently(&buyer, &body, &key).await? {
                 Answer::Accepted { .. } => Ok(()),
                 Answer::Refused { status, code } => bail!("an order was refused: {status} {code}"),
             }
@@ -287,6 +298,18 @@ impl<'a> Lane<'a> {
         all.try_collect::<()>().await?;
         tokio::time::sleep_until(started + Duration::from_secs(load.seconds)).await;
         Ok(orders)
+    }
+
+    /// The buyer, signed in not long ago.
+    async fn buyer(&self) -> Result<Account> {
+        let session = self.buyer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if session.since.elapsed() < SESSION {
+            return Ok(session.buyer);
+        }
+        let buyer = self.shop.login(&buyer_of(&self.name), PASSWORD).await?;
+        *self.buyer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Session { since: Instant::now(), buyer: buyer.clone() };
+        Ok(buyer)
     }
 
     /// The newest orders, when all are decided.
@@ -317,6 +340,10 @@ impl<'a> Lane<'a> {
         ensure!(status.is_success(), "{} answered {status}: {}", answer.url().clone(), answer.text().await?);
         Ok(())
     }
+}
+
+fn buyer_of(lane: &str) -> String {
+    format!("buyer@{lane}.example.com")
 }
 
 /// Asks until there is an answer; a question that fails counts as none yet.
