@@ -7,6 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::response::reason::NOT_FOUND,
     runtime::{events::EventType, reflector::Store},
 };
 use serde::de::DeserializeOwned;
@@ -51,7 +52,7 @@ impl ApplyError {
         match self {
             Self::NameTaken { .. } | Self::Behind { .. } | Self::NoServiceMonitors => false,
             Self::Refused { source, .. } | Self::NotPruned { source, .. } => {
-                matches!(source, kube::Error::Api(status) if status.is_forbidden())
+                matches!(source, kube::Error::Api(status) if status.code == 403)
             }
         }
     }
@@ -182,7 +183,7 @@ pub async fn monitor(ctx: &Context, shop: &ShopDeployment, wanted: Option<Servic
 fn no_service_monitors(error: ApplyError) -> ApplyError {
     match error {
         ApplyError::Refused { source: kube::Error::Api(status), .. }
-            if status.code == 404 && !status.is_not_found() =>
+            if status.code == 404 && status.reason != NOT_FOUND =>
         {
             ApplyError::NoServiceMonitors
         }

@@ -17,8 +17,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// The first object that could not be put in place, and why.
     pub failure: Option<Fault>,
-    /// Why the shop is not watched as it should be: it sells all the same.
-    pub monitoring: Option<Fault>,
+    /// What is amiss without keeping the shop from being made: it sells all the same, or its pods say why not.
+    pub lacking: Vec<Fault>,
     pub api: Option<Deployment>,
     pub worker: Option<Deployment>,
     /// Since which generations they are as they were built, see [`rollout::Built`].
@@ -204,8 +204,9 @@ fn degraded(outcome: &Outcome, parts: &[&Condition]) -> Condition {
     if let Some(failure) = &outcome.failure {
         return fault(failure);
     }
-    if let Some(unwatched) = &outcome.monitoring {
-        return fault(unwatched);
+    if let Some(first) = outcome.lacking.first() {
+        let all: Vec<_> = outcome.lacking.iter().map(|fault| fault.message.as_str()).collect();
+        return Condition::new(kind, Status::True, first.reason, all.join("; "));
     }
     let failed = progressing(outcome);
     if failed.reason == Reason::RolloutFailed {

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fmt::Debug,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::channel::mpsc;
@@ -39,8 +41,11 @@ use crate::{
     queue::Queues,
     rollout::Built,
     scale::{endings::Endings, run::Scalers, view::Views},
-    validate::{Digest, FoundSecret},
+    validate::{Digest, Fault, FoundSecret},
+    watches::Barred,
 };
+
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// Caches of the cluster, kept up to date by watches.
 #[derive(Clone)]
@@ -68,6 +73,8 @@ pub struct Context {
     /// As whom events are published.
     pub reporter: Reporter,
     pub stores: Stores,
+    /// What may not be watched.
+    pub barred: Barred,
     pub queues: Queues,
     pub scalers: Scalers,
     pub views: Views,
@@ -119,6 +126,7 @@ pub struct Parts {
     pub readiness: Readiness,
     pub metrics: Metrics,
     pub stores: Stores,
+    pub barred: Barred,
     pub trigger: mpsc::UnboundedSender<ObjectRef<ShopDeployment>>,
 }
 
@@ -133,6 +141,7 @@ impl Context {
             readiness: parts.readiness,
             metrics: parts.metrics,
             stores: parts.stores,
+            barred: parts.barred,
             queues: Queues::default(),
             scalers: Scalers::default(),
             views: Views::default(),
@@ -145,9 +154,14 @@ impl Context {
         }
     }
 
-    /// Waits until every cache has been filled once: before that, "not there" may only mean "not seen yet".
-    pub async fn caches_filled(&self) {
-        self.filled.cancelled().await;
+    /// Waits until every cache has been filled once: before that, "not there" may only mean "not seen yet". An error says
+    /// what they cannot be filled with.
+    pub async fn caches_filled(&self) -> Result<(), Fault> {
+        tokio::select! {
+            biased;
+            () = self.filled.cancelled() => Ok(()),
+            barred = self.barred.trouble() => Err(barred),
+        }
     }
 
     /// Tells [`Context::caches_filled`]. To be awaited once: a store wakes only the last of those who wait for it, and the
@@ -168,6 +182,28 @@ impl Context {
         );
         self.filled.cancel();
         self.readiness.open("caches");
+    }
+
+    /// Has every shop passed over when a kind of object is barred or open again, and `/readyz` say it, for ever.
+    pub async fn tell_what_is_barred(&self) -> Infallible {
+        let (mut changes, mut told) = (self.barred.changes(), None);
+        loop {
+            changes.next().await;
+            // Kinds are mostly barred together.
+            tokio::time::sleep(TOGETHER).await;
+            let fault = self.barred.fault();
+            if fault == told {
+                continue;
+            }
+            match &fault {
+                Some(fault) => self.readiness.close("watches", &fault.message),
+                None => self.readiness.open("watches"),
+            }
+            for shop in self.stores.shops.state() {
+                self.trigger(&shop.namespace().unwrap_or_default(), &shop.name_any());
+            }
+            told = fault;
+        }
     }
 
     pub fn api<K>(&self, namespace: &str) -> Api<K>
@@ -295,6 +331,7 @@ pub(crate) mod tests {
             readiness: Readiness::default(),
             metrics: Metrics::register(&metrics::Metrics::default()),
             stores,
+            barred: Barred::default(),
             trigger: mpsc::unbounded().0,
         })
     }

@@ -4,23 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{ResourceExt, runtime::controller::Action};
-use shop_runtime::telemetry::chain;
 
 use crate::{
     apply::{self, ApplyError},
     assess::{Outcome, QueueHealth},
-    build::{Live, Prepared, Resources, build},
+    build::{Prepared, Resources, build},
+    causes::chain,
     conditions::Reason,
     context::{Context, is_ending},
     crd::ShopDeployment,
     deletion::{self, DeletionError, Step},
-    fetch::{self, FetchError},
+    fetch::{self, FetchError, Found},
     keys,
     names::Component,
     queue::{Managed, Place, QueueError},
     report::{self, ReportError},
     rollout,
     validate::{Fault, ValidatedShop, validate},
+    watches::GRANT,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,9 @@ impl From<Fault> for Halt {
 }
 
 pub async fn reconcile(shop: Arc<ShopDeployment>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
-    ctx.caches_filled().await;
+    if let Err(barred) = ctx.caches_filled().await {
+        return Ok(report::blind(&ctx, &shop, &barred).await?);
+    }
     let uid = shop.uid().unwrap_or_default();
     if ctx.remembered(&uid, |memory| memory.is_outdated(shop.metadata.generation)) {
         // The watch is catching up, and what it brings makes another pass.
@@ -85,23 +88,37 @@ async fn pass(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, 
     if ctx.remembered(&uid, |memory| memory.ending) {
         return Ok(Action::await_change());
     }
-    let found = fetch::fetch(ctx, shop).await?;
-    let valid = validate(shop, &found.world);
+    let mut steps = ctx.metrics.steps();
+    let found = steps.ended("fetch", fetch::fetch(ctx, shop).await)?;
+    let valid = steps.ended("validate", validate(shop, &found.world));
     let built = valid.as_ref().map(|valid| build(valid, &found.live)).ok();
-    let outcome = Box::pin(put(ctx, shop, (valid, built, &found.live))).await?;
+    let writes = built.is_some() && !shop.spec.paused;
+    if built.is_some() {
+        steps.count("build", true);
+    }
+    let outcome = Box::pin(put(ctx, shop, (valid, built, found))).await;
+    if writes {
+        let ok = outcome.as_ref().map_or_else(ReconcileError::is_behind, |outcome| outcome.failure.is_none());
+        steps.count("apply", ok);
+    }
+    let outcome = outcome?;
     if outcome.failure.as_ref().is_some_and(|fault| fault.reason == Reason::Deleting) {
         tracing::info!(shop = %shop.name_any(), namespace = ?shop.namespace(), "the namespace is being deleted");
         ctx.remembered(&uid, |memory| memory.ending = true);
         return Ok(Action::await_change());
     }
-    Ok(report::report(ctx, shop, &outcome).await?)
+    let reported = report::report(ctx, shop, &outcome).await;
+    steps.count("report", reported.as_ref().err().is_none_or(ReportError::is_conflict));
+    Ok(reported?)
 }
 
 /// Retries with growing pauses: a failed pass is logged here and nowhere else.
 #[expect(clippy::needless_pass_by_value, reason = "the controller's signature")]
 pub fn on_error(shop: Arc<ShopDeployment>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
     if error.is_behind() {
-        return Action::requeue(Duration::from_millis(500));
+        // What may not be watched stays behind.
+        let barred = ctx.barred.fault().is_some();
+        return Action::requeue(if barred { Duration::from_secs(30) } else { Duration::from_millis(500) });
     }
     let failures = ctx.remembered(&shop.uid().unwrap_or_default(), |memory| {
         memory.failures = memory.failures.saturating_add(1);
@@ -118,7 +135,7 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
         forget();
         return Ok(Action::await_change());
     }
-    match deletion::step(ctx, shop).await? {
+    match ctx.metrics.steps().ended("delete", deletion::step(ctx, shop).await)? {
         Step::Gone => {
             forget();
             deletion::clear_finalizer(ctx, shop).await?;
@@ -135,19 +152,20 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
     }
 }
 
-type Plan<'a> = (Result<ValidatedShop, Vec<Fault>>, Option<Resources<Prepared>>, &'a Live);
+type Plan = (Result<ValidatedShop, Vec<Fault>>, Option<Resources<Prepared>>, Found);
 
 /// Applies what was built and gathers what there is to report about it.
 async fn put(
     ctx: &Arc<Context>,
     shop: &ShopDeployment,
-    (valid, built, live): Plan<'_>,
+    (valid, built, Found { live, lacking, .. }): Plan,
 ) -> Result<Outcome, ReconcileError> {
     let mut outcome = Outcome {
         api: live.api.as_deref().cloned(),
         worker: live.worker.as_deref().cloned(),
         paused: shop.spec.paused,
         suspended: shop.spec.suspended,
+        lacking: ctx.barred.fault().into_iter().chain(lacking).collect(),
         ..Outcome::default()
     };
     let uid = shop.uid().unwrap_or_default();
@@ -159,7 +177,7 @@ async fn put(
                 outcome.failure = match Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await {
                     Ok(()) => None,
                     Err(Halt::Fault(fault)) => Some(fault),
-                    Err(Halt::Behind(error)) => return Err(ReconcileError::Behind(error)),
+                    Err(Halt::Behind(error)) => Some(ctx.barred.fault().ok_or(ReconcileError::Behind(error))?),
                 };
             }
             if another_ones(&outcome.queue).is_none() {
@@ -210,12 +228,11 @@ async fn write(
     keys::ensure(ctx, shop, valid).await.map_err(|error| failed_for(error.reason(), &error))?;
     let applied = Box::pin(apply::apply(ctx, shop, built)).await.map_err(halted)?;
     (outcome.api, outcome.worker) = (Some(applied.api), Some(applied.worker));
-    let monitored = Box::pin(apply::monitor(ctx, shop, applied.service_monitor)).await;
-    outcome.monitoring = match monitored.map_err(halted) {
-        Ok(()) => None,
-        Err(Halt::Fault(fault)) => Some(fault),
+    match Box::pin(apply::monitor(ctx, shop, applied.service_monitor)).await.map_err(halted) {
+        Ok(()) => {}
+        Err(Halt::Fault(unwatched)) => outcome.lacking.push(unwatched),
         Err(behind) => return Err(behind),
-    };
+    }
     outcome.rotation = keys::rotate(ctx, shop, valid).await;
     Ok(())
 }
@@ -227,8 +244,7 @@ fn halted(error: ApplyError) -> Halt {
         ApplyError::NoServiceMonitors => failed_for(Reason::CrdMissing, &error).into(),
         refused if refused.is_forbidden() => {
             let fault = failed_for(Reason::ApplyForbidden, &error);
-            let advice = "where a right is missing, upgrade the operator's release: its chart grants it";
-            Fault { message: format!("{}; {advice}", fault.message), ..fault }.into()
+            Fault { message: format!("{}; {GRANT}", fault.message), ..fault }.into()
         }
         _ => failed_for(Reason::ApplyFailed, &error).into(),
     }
@@ -289,6 +305,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        build::Live,
         context::tests::context,
         validate::tests::{shop, world},
     };
@@ -297,11 +314,11 @@ mod tests {
     async fn no_queue_is_made_for_a_shop_that_cannot_hold_it() {
         let queue = json!({ "management": "Managed", "deletionPolicy": "Delete", "endpoint": "http://127.0.0.1:1" });
         let shop = shop(json!({ "spec": { "queue": queue } }));
-        let (ctx, live) = (Arc::new(context()), Live::default());
-        let valid = validate(&shop, &world(&[("mongodb", "uri")]));
-        let built = valid.as_ref().map(|valid| build(valid, &live)).ok();
+        let found = Found { world: world(&[("mongodb", "uri")]), live: Live::default(), lacking: Vec::new() };
+        let (ctx, valid) = (Arc::new(context()), validate(&shop, &found.world));
+        let built = valid.as_ref().map(|valid| build(valid, &found.live)).ok();
         // The API server is not there: the finalizer cannot be set.
-        let outcome = Box::pin(put(&ctx, &shop, (valid, built, &live))).await.unwrap();
+        let outcome = Box::pin(put(&ctx, &shop, (valid, built, found))).await.unwrap();
         assert!(outcome.failure.unwrap().message.contains("cannot change the finalizer"));
         assert_eq!(outcome.queue, QueueHealth::NotReadYet, "nobody has asked SQS");
     }

@@ -4,10 +4,10 @@ use kube::ResourceExt;
 
 use crate::{
     build::Live,
-    context::Context,
+    context::{Context, cached},
     crd::ShopDeployment,
     names::Component,
-    validate::{World, as_other, needed_secrets},
+    validate::{Fault, World, as_other, needed_secrets, optional_secrets},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,8 @@ pub struct FetchError {
 pub struct Found {
     pub world: World,
     pub live: Live,
+    /// What is missing without keeping the shop from being made.
+    pub lacking: Vec<Fault>,
 }
 
 pub async fn fetch(ctx: &Context, shop: &ShopDeployment) -> Result<Found, FetchError> {
@@ -39,5 +41,7 @@ pub async fn fetch(ctx: &Context, shop: &ShopDeployment) -> Result<Found, FetchE
     world.others = others.iter().map(|other| as_other(other)).collect();
     let live = |component| ctx.deployment((&namespace, &name), uid.as_deref().unwrap_or_default(), component);
     let live = Live { api: live(Component::Api), worker: live(Component::Worker) };
-    Ok(Found { world, live })
+    let optional = optional_secrets(&shop.spec).into_iter();
+    let missing = optional.filter(|secret| cached(&ctx.stores.secrets, &namespace, secret.name).is_none());
+    Ok(Found { world, live, lacking: missing.map(|secret| secret.missing()).collect() })
 }

@@ -10,9 +10,11 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
-use shop_runtime::{clock::Clock, telemetry::chain};
+use shop_runtime::clock::Clock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::causes::chain;
 
 /// A leader that has not renewed for this long is taken for dead.
 const DURATION: Duration = Duration::from_secs(12);

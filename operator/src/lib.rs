@@ -5,6 +5,7 @@ pub mod apply;
 pub mod ask;
 pub mod assess;
 pub mod build;
+pub mod causes;
 pub mod conditions;
 pub mod config;
 pub mod contained;
@@ -26,6 +27,7 @@ pub mod rollout;
 pub mod run;
 pub mod scale;
 pub mod validate;
+pub mod watches;
 
 use kube::CustomResourceExt;
 

@@ -15,11 +15,23 @@ use prometheus_client::{
     },
 };
 use shop_runtime::metrics::Metrics as Registry;
+use tokio::time::Instant;
 
 use crate::conditions::Condition;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Step {
+    step: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepOutcome {
+    step: &'static str,
     outcome: &'static str,
 }
 
@@ -54,6 +66,8 @@ struct Told {
 pub struct Metrics {
     reconciles: Family<Outcome, Counter>,
     reconcile_seconds: Histogram,
+    steps: Family<StepOutcome, Counter>,
+    step_seconds: Family<Step, Histogram, fn() -> Histogram>,
     writes: Family<Write, Counter>,
     polls: Family<Outcome, Counter>,
     scalings: Family<Scaled, Counter>,
@@ -69,7 +83,9 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),
-            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            reconcile_seconds: durations(),
+            steps: Family::default(),
+            step_seconds: Family::new_with_constructor(durations),
             writes: Family::default(),
             polls: Family::default(),
             scalings: Family::default(),
@@ -84,6 +100,8 @@ impl Metrics {
         registry.register(move |r| {
             r.register("shop_operator_reconciles", "Passes over a shop", all.reconciles);
             r.register("shop_operator_reconcile_seconds", "Duration of a pass", all.reconcile_seconds);
+            r.register("shop_operator_steps", "Steps of a pass", all.steps);
+            r.register("shop_operator_step_seconds", "Duration of a step", all.step_seconds);
             r.register("shop_operator_writes", "Writes by kind of object", all.writes);
             r.register("shop_operator_condition", "1: the shop's condition has this status and reason", all.conditions);
             r.register("shop_operator_leader", "1 while this process is the leader", all.leader);
@@ -100,6 +118,11 @@ impl Metrics {
     pub fn reconciled(&self, seconds: f64, ok: bool) {
         self.reconciles.get_or_create(&outcome(ok)).inc();
         self.reconcile_seconds.observe(seconds);
+    }
+
+    /// For the steps of one pass.
+    pub fn steps(&self) -> Steps<'_> {
+        Steps { metrics: self, begun: Instant::now() }
     }
 
     pub fn write(&self, kind: &'static str, outcome: &'static str) {
@@ -172,8 +195,39 @@ impl Metrics {
     }
 }
 
+/// Counts the steps of one pass, each from the end of the one before.
+#[derive(Debug)]
+pub struct Steps<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+}
+
+impl Steps<'_> {
+    /// A step has ended, with this result.
+    pub fn ended<T, E>(&mut self, step: &'static str, result: Result<T, E>) -> Result<T, E> {
+        self.count(step, result.is_ok());
+        result
+    }
+
+    pub fn count(&mut self, step: &'static str, ok: bool) {
+        self.metrics.steps.get_or_create(&StepOutcome { step, outcome: word(ok) }).inc();
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.metrics.step_seconds.get_or_create(&Step { step }).observe(seconds);
+        self.begun = Instant::now();
+    }
+}
+
+/// From a millisecond to eight seconds.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 14))
+}
+
 fn outcome(ok: bool) -> Outcome {
-    Outcome { outcome: if ok { "ok" } else { "failed" } }
+    Outcome { outcome: word(ok) }
+}
+
+fn word(ok: bool) -> &'static str {
+    if ok { "ok" } else { "failed" }
 }
 
 #[cfg(test)]
@@ -193,6 +247,7 @@ mod tests {
     fn all() -> String {
         rendered(|metrics| {
             metrics.reconciled(0.1, true);
+            metrics.steps().count("fetch", true);
             metrics.write("ConfigMap", "created");
             metrics.polled(true);
             metrics.scaled("Drain");
@@ -217,6 +272,26 @@ mod tests {
         assert!(ours.len() > 5, "{ours:?}");
         let unknown: Vec<_> = ours.difference(&scraped).collect();
         assert_eq!(unknown, Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn a_step_is_counted_by_its_outcome_and_timed_from_the_end_of_the_one_before() {
+        let registry = Registry::default();
+        let metrics = Metrics::register(&registry);
+        let mut steps = metrics.steps();
+        let begun = steps.begun;
+        assert_eq!(steps.ended("fetch", Ok::<_, ()>(7)), Ok(7));
+        assert!(steps.begun > begun);
+        assert_eq!(steps.ended("apply", Err::<(), _>("no")), Err("no"));
+        let text = registry.encode().unwrap();
+        for line in [
+            r#"shop_operator_steps_total{step="fetch",outcome="ok"} 1"#,
+            r#"shop_operator_steps_total{step="apply",outcome="failed"} 1"#,
+            r#"shop_operator_step_seconds_count{step="fetch"} 1"#,
+            r#"shop_operator_step_seconds_count{step="apply"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
     }
 
     #[test]

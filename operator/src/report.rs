@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::{
     assess::{Outcome, conditions},
+    causes::chain,
     conditions::{Condition, Kind, Reason, Status},
     context::{Context, is_ending},
     crd::{
@@ -27,6 +28,7 @@ use crate::{
     names::{Component, MANAGER, dead_letter_queue, image_version},
     rollout,
     scale::{Memory, view::View},
+    validate::Fault,
 };
 
 /// Numbers alone are written no more often than this.
@@ -58,21 +60,40 @@ pub async fn report(ctx: &Context, shop: &Arc<ShopDeployment>, outcome: &Outcome
     ctx.metrics.conditions(&shop.namespace().unwrap_or_default(), &shop.name_any(), &conditions);
     let status = status(shop, outcome, &conditions, now);
     let uid = shop.uid().unwrap_or_default();
-    let due = ctx.last_report(&uid).is_none_or(|last| now.duration_since(last) >= NUMBERS_EVERY);
-    let news = is_news(&before, &status);
-    let mut wait = None;
-    if news || (due && before != status) {
-        write(ctx, shop, &status).await?;
-        ctx.reported(&uid, now);
-        announce(ctx, shop, &before.conditions, &conditions).await;
-    } else if before != status {
-        wait = Some(Duration::from_secs(10));
-    }
+    let age = ctx.last_report(&uid).map(|last| now.duration_since(last));
+    let wait = match telling(&before, &status, age) {
+        Telling::Nothing => None,
+        Telling::Later => Some(NUMBERS_EVERY.unsigned_abs()),
+        Telling::Now => {
+            write(ctx, shop, &status).await?;
+            ctx.reported(&uid, now);
+            announce(ctx, shop, &before.conditions, &conditions).await;
+            None
+        }
+    };
     let faults = ctx.remembered(&uid, |memory| {
         memory.faults = if outcome.failure.is_some() { memory.faults.saturating_add(1) } else { 0 };
         memory.faults
     });
     Ok(next(&conditions, outcome, wait.into_iter().chain(retry(faults)).min()))
+}
+
+/// Says why nothing can be seen or done. What was told before stays: nobody can tell it better now.
+pub async fn blind(ctx: &Context, shop: &Arc<ShopDeployment>, why: &Fault) -> Result<Action, ReportError> {
+    let degraded = Condition::new(Kind::Degraded, Status::True, why.reason, &why.message);
+    let told = std::slice::from_ref(&degraded);
+    ctx.metrics.conditions(&shop.namespace().unwrap_or_default(), &shop.name_any(), told);
+    let before = shop.status.clone().unwrap_or_default();
+    let earlier = before.conditions.iter().find(|earlier| earlier.type_ == format!("{:?}", Kind::Degraded));
+    let now = degraded.to_api(shop.metadata.generation, earlier, Time(truncate(ctx.clock.now())));
+    let mut status = before.clone();
+    status.conditions.retain(|condition| condition.type_ != now.type_);
+    status.conditions.push(now);
+    if earlier != status.conditions.last() {
+        write(ctx, shop, &status).await?;
+        announce(ctx, shop, &before.conditions, told).await;
+    }
+    Ok(Action::await_change())
 }
 
 /// What could not be written is tried again soon, as most that is in the way is short, and then ever more rarely.
@@ -87,7 +108,7 @@ fn next(conditions: &[Condition], outcome: &Outcome, wait: Option<Duration>) -> 
         || conditions.iter().any(|c| matches!(c.reason, Reason::RolloutInProgress | Reason::NotAvailable));
     let shared = outcome.faults.iter().any(|fault| fault.reason == Reason::QueueInUse);
     let failed = outcome.failure.is_some()
-        || outcome.monitoring.is_some()
+        || outcome.lacking.iter().any(|fault| fault.reason != Reason::SecretMissing)
         || outcome.faults.is_empty() && conditions.iter().any(|c| c.kind == Kind::QueueReadable && c.is_bad());
     let candidates = [
         wait,
@@ -115,6 +136,25 @@ async fn write(ctx: &Context, shop: &ShopDeployment, status: &ShopDeploymentStat
     let result = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
     ctx.metrics.status_write(result.is_ok());
     result.map(|_| ()).map_err(|source| ReportError { shop: name, source })
+}
+
+/// Whether a status is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    Nothing,
+    Now,
+    Later,
+}
+
+/// News at once; numbers and messages once the last status is old enough.
+fn telling(before: &ShopDeploymentStatus, after: &ShopDeploymentStatus, age: Option<SignedDuration>) -> Telling {
+    if before == after {
+        Telling::Nothing
+    } else if is_news(before, after) || age.is_none_or(|age| age >= NUMBERS_EVERY) {
+        Telling::Now
+    } else {
+        Telling::Later
+    }
 }
 
 /// Everything but numbers and messages.
@@ -261,7 +301,7 @@ impl Context {
             // Nobody reads the events of a namespace that is being deleted.
             Err(error) if is_ending(&error) => {}
             Err(error) => {
-                tracing::warn!(shop = %shop.name_any(), error = %shop_runtime::telemetry::chain(&error), reason, "event not written");
+                tracing::warn!(shop = %shop.name_any(), error = %chain(&error), reason, "event not written");
             }
         }
     }
@@ -310,7 +350,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::validate::tests::shop;
+    use crate::validate::tests::{minimal, shop};
 
     /// A later generation than that is refused by the version that the status is written with.
     #[test]
@@ -321,6 +361,53 @@ mod tests {
         assert_eq!(status.observed_generation, Some(3));
         assert_eq!(status.conditions.len(), 10);
         assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
+    }
+
+    const FAULT: fn(Reason) -> Fault = |reason| Fault { reason, message: "do this".to_owned() };
+
+    #[rstest]
+    #[case::the_same(json!({}), None, Telling::Nothing)]
+    #[case::a_number(json!({ "queue": { "url": "u", "visible": 7 } }), Some(9), Telling::Later)]
+    #[case::a_number_after_a_while(json!({ "queue": { "url": "u", "visible": 7 } }), Some(10), Telling::Now)]
+    #[case::a_number_of_another_life(json!({ "queue": { "url": "u", "visible": 7 } }), None, Telling::Now)]
+    #[case::another_queue(json!({ "queue": { "url": "other", "visible": 1 } }), Some(0), Telling::Now)]
+    #[case::a_decision(json!({ "autoscaling": { "desired": 3, "reason": "Drain" } }), Some(0), Telling::Now)]
+    #[case::another_generation(json!({ "observedGeneration": 2 }), Some(0), Telling::Now)]
+    fn numbers_are_told_every_ten_seconds_and_news_at_once(
+        #[case] change: serde_json::Value,
+        #[case] age: Option<i64>,
+        #[case] wanted: Telling,
+    ) {
+        let status = |patch: &serde_json::Value| -> ShopDeploymentStatus {
+            let autoscaling = json!({ "desired": 1, "reason": "Drain", "explain": "", "arrivalsPerSecond": 0.0,
+                                      "secondsPerMessage": 0.0, "wait": "" });
+            let queue = json!({ "url": "u", "visible": 1 });
+            let mut status =
+                json!({ "observedGeneration": 1, "conditions": [], "queue": queue, "autoscaling": autoscaling });
+            for (key, value) in patch.as_object().unwrap() {
+                match (status[key].as_object_mut(), value.as_object()) {
+                    (Some(part), Some(change)) => part.extend(change.clone()),
+                    _ => status[key] = value.clone(),
+                }
+            }
+            serde_json::from_value(status).unwrap()
+        };
+        assert_eq!(telling(&status(&json!({})), &status(&change), age.map(SignedDuration::from_secs)), wanted);
+    }
+
+    /// What no watch would tell of is looked at again; a bad spec waits for its change.
+    #[rstest]
+    #[case::bad_spec(Outcome { faults: vec![FAULT(Reason::InvalidSpec)], ..Outcome::default() }, None)]
+    #[case::missing_secret(Outcome { faults: vec![FAULT(Reason::SecretMissing)], ..Outcome::default() }, None)]
+    #[case::another_shops_queue(Outcome { faults: vec![FAULT(Reason::QueueInUse)], ..Outcome::default() }, Some(30))]
+    #[case::a_missing_kind(Outcome { lacking: vec![FAULT(Reason::CrdMissing)], ..Outcome::default() }, Some(30))]
+    #[case::a_secret_for_others(Outcome { lacking: vec![FAULT(Reason::SecretMissing)], ..Outcome::default() }, None)]
+    #[case::refused(Outcome { failure: Some(FAULT(Reason::ApplyFailed)), ..Outcome::default() }, Some(30))]
+    #[case::complaining_pods(Outcome { api_trouble: Some("x".to_owned()), ..Outcome::default() }, Some(5))]
+    #[case::at_rest(Outcome { scaling: Some(minimal().scaling), ..Outcome::default() }, Some(300))]
+    fn a_pass_is_followed_by_another_only_where_no_watch_tells(#[case] outcome: Outcome, #[case] seconds: Option<u64>) {
+        let wanted = seconds.map_or_else(Action::await_change, |seconds| Action::requeue(Duration::from_secs(seconds)));
+        assert_eq!(next(&conditions(&outcome), &outcome, None), wanted);
     }
 
     #[rstest]

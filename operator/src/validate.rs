@@ -163,6 +163,36 @@ pub fn needed_secrets(spec: &ShopDeploymentSpec) -> Vec<(&'static str, String, V
     needed
 }
 
+/// A Secret that a shop names and that the operator does not read: others wait for it, or do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionalSecret<'a> {
+    field: &'static str,
+    pub name: &'a str,
+    without: &'static str,
+}
+
+impl OptionalSecret<'_> {
+    pub fn missing(&self) -> Fault {
+        let Self { field, name, without } = self;
+        let message = format!(
+            "Secret {name} (spec.{field}) does not exist: create it, or wait for whoever issues it; until then {without}"
+        );
+        Fault { reason: Reason::SecretMissing, message }
+    }
+}
+
+pub fn optional_secrets(spec: &ShopDeploymentSpec) -> Vec<OptionalSecret<'_>> {
+    let without = "an image of a private registry cannot be pulled";
+    let pull = |secret| OptionalSecret { field: "images.pullSecrets", name: secret, without };
+    let ingress = &spec.api.ingress;
+    let certificate = ingress.tls.iter().filter(|_| ingress.enabled).map(|tls| OptionalSecret {
+        field: "api.ingress.tls.secretName",
+        name: &tls.secret_name,
+        without: "the ingress shows a certificate of its own, or none",
+    });
+    spec.images.pull_secrets.iter().map(|secret| pull(&secret.name)).chain(certificate).collect()
+}
+
 /// All faults at once, or a shop that can be built.
 pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, Vec<Fault>> {
     let spec = &shop.spec;
@@ -303,7 +333,7 @@ fn text_faults(spec: &ShopDeploymentSpec) -> Vec<Fault> {
     for (field, env) in [("api", &spec.api.env), ("worker", &spec.worker.env)] {
         for variable in env.iter().filter(|variable| RESERVED_ENV.contains(&variable.name.as_str())) {
             faults.push(invalid(format!(
-                "spec.{field}.env: {} is taken from a Secret or set by the operator: use the typed field",
+                "spec.{field}.env: {} is taken from a Secret or set by the operator: use the typed field, if there is one",
                 variable.name
             )));
         }

@@ -63,6 +63,7 @@ fn find(outcome: &Outcome, kind: Kind) -> Condition {
 #[case::worker_waits(Outcome { worker_waits: true, ..healthy() }, Status::False, Reason::RolloutInProgress)]
 #[case::zero_workers_by_choice(Outcome { worker: Some(deployment([0, 0, 0, 0])), ..healthy() }, Status::True, Reason::AllGood)]
 #[case::queue_unreadable(Outcome { queue: QueueHealth::Bad(fault(Reason::QueueUnreachable)), ..healthy() }, Status::True, Reason::AllGood)]
+#[case::lacking(Outcome { lacking: vec![fault(Reason::CrdMissing)], ..healthy() }, Status::True, Reason::AllGood)]
 #[case::bad_spec(Outcome { faults: vec![fault(Reason::SecretMissing)], ..healthy() }, Status::False, Reason::SecretMissing)]
 #[case::apply_failed(Outcome { failure: Some(fault(Reason::ApplyForbidden)), ..healthy() }, Status::False, Reason::ApplyForbidden)]
 #[case::suspended(
@@ -81,6 +82,7 @@ fn ready_sums_up(#[case] outcome: Outcome, #[case] status: Status, #[case] reaso
 #[case::first_start(Outcome { api: Some(deployment([1, 1, 0, 1])), ..healthy() }, Status::False)]
 #[case::queue(Outcome { queue: QueueHealth::Bad(fault(Reason::QueueUnreachable)), ..healthy() }, Status::True)]
 #[case::spec(Outcome { faults: vec![fault(Reason::InvalidSpec)], ..healthy() }, Status::True)]
+#[case::lacking(Outcome { lacking: vec![fault(Reason::SecretMissing)], ..healthy() }, Status::True)]
 #[case::going(Outcome { deleting: Some(fault(Reason::Deleting)), ..healthy() }, Status::False)]
 #[case::stuck(Outcome { deleting: Some(fault(Reason::QueueNotEmpty)), ..healthy() }, Status::True)]
 fn degraded_is_for_a_person(#[case] outcome: Outcome, #[case] status: Status) {

@@ -23,8 +23,9 @@ use crate::{
     validate::{Digest, ValidatedShop},
 };
 
-/// Variables that the operator itself puts into the containers.
-pub const RESERVED_ENV: [&str; 9] = [
+/// Variables that the operator itself puts into the containers, or goes by itself: the port that the Service names, the queue
+/// that the scaler reads.
+pub const RESERVED_ENV: [&str; 14] = [
     "SHOP_CA_FILE",
     "SHOP_MONGODB_URI",
     "SHOP_REDIS_URL",
@@ -34,6 +35,11 @@ pub const RESERVED_ENV: [&str; 9] = [
     "SHOP_STAFF_PASSWORD",
     "SHOP_AUTH_KEYS_FILE",
     "SHOP_METRICS_ADDR",
+    "SHOP_HTTP_ADDR",
+    "SHOP_SQS_QUEUE_NAME",
+    "SHOP_SQS_QUEUE_URL",
+    "SHOP_SQS_ENDPOINT",
+    "SHOP_SQS_REGION",
 ];
 
 const NON_ROOT: i64 = 65532;

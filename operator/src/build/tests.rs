@@ -224,3 +224,46 @@ fn a_suspended_shop_has_no_api_pods() {
     assert_eq!(build(&suspended, &Live::default()).api.spec.replicas, Some(0));
     assert_eq!(build(&minimal(), &Live::default()).api.spec.replicas, None, "free for a HorizontalPodAutoscaler");
 }
+
+/// Where the pods' fields end up in both components.
+#[rstest]
+#[case::pull_policy(json!({ "images": { "pullPolicy": "Always" } }), "containers/0/imagePullPolicy", json!("Always"))]
+#[case::memory(
+    json!({ "resources": { "limits": { "memory": "1Gi" } } }),
+    "containers/0/resources/limits/memory",
+    json!("1Gi")
+)]
+#[case::priority(json!({ "pod": { "priorityClassName": "high" } }), "priorityClassName", json!("high"))]
+#[case::node(json!({ "pod": { "nodeSelector": { "disk": "ssd" } } }), "nodeSelector/disk", json!("ssd"))]
+#[case::toleration(
+    json!({ "pod": { "tolerations": [{ "key": "spot", "operator": "Exists", "tolerationSeconds": 30 }] } }),
+    "tolerations/0",
+    json!({ "key": "spot", "operator": "Exists", "tolerationSeconds": 30 })
+)]
+#[case::affinity(
+    json!({ "pod": { "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [] } } } }),
+    "affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution",
+    json!([])
+)]
+#[case::spread(
+    json!({ "pod": { "topologySpread": [{ "topologyKey": "zone", "maxSkew": 3, "whenUnsatisfiable": "DoNotSchedule" }] } }),
+    "topologySpreadConstraints/0/maxSkew",
+    json!(3)
+)]
+fn a_field_of_the_pods_is_in_both(#[case] patch: Value, #[case] place: &str, #[case] wanted: Value) {
+    let spec = if patch.get("images").is_some() { patch } else { json!({ "api": patch, "worker": patch }) };
+    let shop = validate(&shop(json!({ "spec": spec })), &world(&[("mongodb", "uri")])).unwrap();
+    let built = build(&shop, &Live::default());
+    for deployment in [&built.api, &built.worker] {
+        let found = value(deployment).pointer(&format!("/spec/template/spec/{place}")).cloned();
+        assert_eq!(found, Some(wanted.clone()), "{:?}", deployment.metadata.name);
+    }
+}
+
+#[test]
+fn a_worker_has_the_grace_that_its_shop_gives_it() {
+    let patch = json!({ "spec": { "worker": { "terminationGracePeriodSeconds": 95, "maxProcessingSeconds": 45 } } });
+    let built = build(&validate(&shop(patch), &world(&[("mongodb", "uri")])).unwrap(), &Live::default());
+    let grace = |deployment| value(deployment).pointer("/spec/template/spec/terminationGracePeriodSeconds").cloned();
+    assert_eq!((grace(&built.worker), grace(&built.api)), (Some(json!(95)), Some(json!(30))));
+}

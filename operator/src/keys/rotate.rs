@@ -10,13 +10,11 @@ use kube::{
     api::{PartialObjectMeta, PostParams},
     runtime::events::EventType,
 };
-use shop_runtime::{
-    ids::{NoRandomness, random_bytes},
-    telemetry::chain,
-};
+use shop_runtime::ids::{NoRandomness, random_bytes};
 
 use super::rotation::{KeysFile, Next, PodKeys, Rotation, Step, Wanted, next_step};
 use crate::{
+    causes::chain,
     context::{Context, cached},
     crd::{KeyRotationStatus, ShopDeployment},
     names::{Component, KEYS_FILE, ROTATE_KEYS, ROTATION},

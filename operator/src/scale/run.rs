@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::runtime::events::EventType;
-use shop_runtime::{ids, telemetry::chain};
+use shop_runtime::ids;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     assess::QueueHealth,
+    causes::chain,
     context::{Context, cached},
     crd::ShopDeploymentStatus,
     names::Component,

@@ -234,3 +234,28 @@ fn a_paused_shop_is_not_suspended_any_further(#[case] spec: serde_json::Value, #
     let valid = validate(&shop(json!({ "spec": spec })), &world(&[("mongodb", "uri")])).unwrap();
     assert_eq!(valid.scaling.suspended, suspended);
 }
+
+#[rstest]
+#[case::none(json!({}), &[])]
+#[case::pulls(
+    json!({ "images": { "pullSecrets": [{ "name": "one" }, { "name": "two" }] } }),
+    &["Secret one (spec.images.pullSecrets) does not exist", "Secret two (spec.images.pullSecrets) does not exist"]
+)]
+#[case::certificate(
+    json!({ "api": { "ingress": { "enabled": true, "host": "shop.example", "tls": { "secretName": "tls" } } } }),
+    &["Secret tls (spec.api.ingress.tls.secretName) does not exist"]
+)]
+#[case::certificate_of_no_ingress(
+    json!({ "api": { "ingress": { "enabled": false, "host": "shop.example", "tls": { "secretName": "tls" } } } }),
+    &[]
+)]
+fn secrets_that_others_read_are_named_where_they_are_missing(#[case] spec: serde_json::Value, #[case] wanted: &[&str]) {
+    let shop = shop(json!({ "spec": spec }));
+    assert!(validate(&shop, &world(&[("mongodb", "uri")])).is_ok(), "nothing waits for them");
+    let secrets = optional_secrets(&shop.spec);
+    let faults: Vec<_> = secrets.iter().map(OptionalSecret::missing).collect();
+    assert_eq!(faults.len(), wanted.len(), "{faults:?}");
+    for (fault, wanted) in faults.iter().zip(wanted) {
+        assert!(fault.reason == Reason::SecretMissing && fault.message.starts_with(wanted), "{fault:?}");
+    }
+}

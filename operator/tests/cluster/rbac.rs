@@ -20,11 +20,13 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    config::AuthInfo,
+    config::{AuthInfo, Kubeconfig},
 };
+use rstest::rstest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shop_operator::crd::ShopDeployment;
+use tempfile::NamedTempFile;
 use tokio::sync::OnceCell;
 
 /// The rules between a `define` of the chart and its `end`: plain YAML, but for the release's name, which the Lease has.
@@ -40,6 +42,25 @@ fn chart_rules(name: &str) -> Vec<Value> {
 
 pub fn all_rules() -> Vec<Value> {
     [chart_rules("rules"), chart_rules("leaderRules")].concat()
+}
+
+/// All rules without these verbs of one resource, and a rule of them alone.
+fn without(resource: &str, verbs: &[&str]) -> (Vec<Value>, Value) {
+    let (mut kept, mut taken) = (Vec::new(), None);
+    for mut rule in all_rules() {
+        let resources = rule["resources"].as_array_mut().unwrap();
+        if let Some(at) = resources.iter().position(|name| name == resource) {
+            let group = rule["apiGroups"].clone();
+            let own = json!([rule["resources"].as_array_mut().unwrap().remove(at)]);
+            let left = rule["verbs"].as_array().unwrap().iter().filter(|verb| !verbs.contains(&verb.as_str().unwrap()));
+            kept.push(json!({ "apiGroups": group, "resources": own, "verbs": left.collect::<Vec<_>>() }));
+            taken = Some(json!({ "apiGroups": group, "resources": own, "verbs": verbs }));
+        }
+        if rule["resources"] != json!([]) {
+            kept.push(rule);
+        }
+    }
+    (kept, taken.unwrap())
 }
 
 /// Group of the kind whose CRD may be missing.
@@ -85,19 +106,41 @@ pub async fn restricted(harness: &Harness) -> Client {
     as_operator(harness).await
 }
 
+/// A file for `KUBECONFIG`, for a process that may do no more than the operator in namespaced mode.
+pub async fn restricted_kubeconfig(harness: &Harness) -> NamedTempFile {
+    grant_in_namespace(harness, ACCOUNT, &all_rules()).await;
+    let mut kubeconfig = Kubeconfig::read().unwrap();
+    let token = token(harness).await;
+    for user in &mut kubeconfig.auth_infos {
+        user.auth_info = Some(token.clone());
+    }
+    let file = NamedTempFile::new().unwrap();
+    serde_yaml::to_writer(&file, &kubeconfig).unwrap();
+    file
+}
+
 /// A client with a token of the operator's `ServiceAccount`.
 async fn as_operator(harness: &Harness) -> Client {
+    let mut config = Config::infer().await.unwrap();
+    config.auth_info = token(harness).await;
+    Client::try_from(config).unwrap()
+}
+
+async fn token(harness: &Harness) -> AuthInfo {
     let accounts = harness.api::<ServiceAccount>();
     create(accounts.clone(), json!({ "metadata": { "name": ACCOUNT } })).await;
     let asked = accounts.create_token_request(ACCOUNT, &PostParams::default(), &TokenRequest::default()).await.unwrap();
-    let mut config = Config::infer().await.unwrap();
-    config.auth_info = AuthInfo { token: Some(asked.status.unwrap().token.unwrap().into()), ..AuthInfo::default() };
-    Client::try_from(config).unwrap()
+    AuthInfo { token: Some(asked.status.unwrap().token.unwrap().into()), ..AuthInfo::default() }
+}
+
+/// The operator's account, as the API server's log has it.
+pub fn account(harness: &Harness) -> String {
+    format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace)
 }
 
 /// Ends the test; returns what the operator asked for in it.
 pub async fn finish(harness: Harness) -> Requests {
-    let (client, account) = (harness.client.clone(), format!("system:serviceaccount:{}:{ACCOUNT}", harness.namespace));
+    let (client, account) = (harness.client.clone(), account(&harness));
     harness.finish().await;
     Requests::of(&client, &account).await
 }
@@ -249,4 +292,43 @@ async fn the_charts_rules_suffice_for_all_namespaces() {
     harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
     let denied = finish(harness).await.denied;
     assert!(denied.is_empty(), "denied: {denied:#?}");
+}
+
+/// A right that is missing stops what needs it, is named by the shop, and is noticed when it comes.
+#[rstest]
+#[case::to_see("ingresses", &["list", "watch"], "cannot watch ingresses: ")]
+#[case::to_follow("poddisruptionbudgets", &["watch"], "cannot watch poddisruptionbudgets: ")]
+#[case::to_make("ingresses", &["create", "patch"], "cannot apply Ingress demo-api")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_named_until_it_is_there(
+    #[case] resource: &str,
+    #[case] verbs: &[&str],
+    #[case] named: &str,
+) {
+    let mut harness = Harness::new().await;
+    let (kept, taken) = without(resource, verbs);
+    grant_in_namespace(&harness, ACCOUNT, &kept).await;
+    harness.operator_client = as_operator(&harness).await;
+    harness.start_operator("restricted");
+    harness.apply("demo", json!({})).await;
+    let told = async || {
+        let conditions = harness.shop("demo").await.status.unwrap_or_default().conditions;
+        conditions.into_iter().find(|condition| condition.type_ == "Degraded" && condition.reason == "ApplyForbidden")
+    };
+    let degraded = harness.eventually("a shop that names the right", told).await;
+    assert!(degraded.message.contains(named) && degraded.message.contains("forbidden"), "{}", degraded.message);
+    assert!(degraded.message.contains("upgrade the operator's release"), "{}", degraded.message);
+    let sees = !named.starts_with("cannot watch");
+    let told_by_readyz = async || {
+        let told = harness.missing(0).iter().any(|part| part.starts_with("watches: ") && part.contains(named));
+        (told != sees).then_some(())
+    };
+    harness.eventually("a /readyz that names it", told_by_readyz).await;
+
+    grant_in_namespace(&harness, "rest", &[taken]).await;
+    harness.exists::<Ingress>("demo-api").await;
+    harness.exists::<PodDisruptionBudget>("demo-api").await;
+    harness.eventually("a shop that names no right", async || told().await.is_none().then_some(())).await;
+    harness.eventually("an operator that is ready", async || harness.missing(0).is_empty().then_some(())).await;
+    harness.finish().await;
 }
