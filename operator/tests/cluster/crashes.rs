@@ -13,7 +13,7 @@ use crate::{
 /// What is done to a shop.
 #[derive(Clone, Debug)]
 enum Deed {
-    Create,
+    Create(Value),
     Change(Value),
     Scale(u32),
     Delete,
@@ -22,7 +22,7 @@ enum Deed {
 /// The spec that a deed starts from.
 fn before(deed: &Deed) -> Value {
     match deed {
-        Deed::Create | Deed::Change(_) => json!({}),
+        Deed::Create(_) | Deed::Change(_) => json!({}),
         Deed::Scale(_) => json!({ "worker": { "replicas": 3, "autoscaling": { "mode": "Manual" } } }),
         Deed::Delete => json!({ "queue": { "deletionPolicy": "Delete" } }),
     }
@@ -31,8 +31,7 @@ fn before(deed: &Deed) -> Value {
 async fn act(stage: &Stage, deed: &Deed) {
     let shops = stage.harness.api::<ShopDeployment>();
     match deed {
-        Deed::Create => stage.apply(&stage.spec(json!({}))).await,
-        Deed::Change(patch) => stage.apply(&stage.spec(patch.clone())).await,
+        Deed::Create(patch) | Deed::Change(patch) => stage.apply(&stage.spec(patch.clone())).await,
         Deed::Scale(replicas) => {
             let scale = json!({ "spec": { "replicas": replicas } });
             shops.patch_scale("demo", &PatchParams::default(), &Patch::Merge(&scale)).await.unwrap();
@@ -66,7 +65,7 @@ async fn undisturbed(stage: &Stage, deed: &Deed) -> (Vec<Seen>, Picture) {
 
 async fn begin(stage: &Stage, deed: &Deed, wire: &Wire) -> crate::stage::Process {
     let process = stage.start("one", wire);
-    if !matches!(deed, Deed::Create) {
+    if !matches!(deed, Deed::Create(_)) {
         stage.apply(&stage.spec(before(deed))).await;
         stage.ready(&process, wire).await;
     }
@@ -96,7 +95,8 @@ async fn stopped(stage: &Stage, deed: &Deed, (number, fault): (usize, Fault), wa
 }
 
 #[rstest]
-#[case::create(Deed::Create)]
+#[case::create(Deed::Create(json!({})))]
+#[case::create_with_a_queue_that_goes(Deed::Create(json!({ "queue": { "deletionPolicy": "Delete" } })))]
 #[case::change(Deed::Change(json!({
     "api": { "replicas": 2, "ingress": { "enabled": false } },
     "networkPolicy": { "enabled": false },
@@ -123,5 +123,25 @@ async fn a_stop_at_any_write_changes_nothing_in_the_end(#[case] deed: Deed) {
     }
     println!("{deed:?}: stopped {hit} times");
     assert!(hit > 0, "no stop took place");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configuration_comes_before_the_api_and_the_api_before_the_worker() {
+    let (stage, wire) = (Stage::new().await, Wire::default());
+    wire.fail(|_, _| None);
+    let process = stage.start("one", &wire);
+    stage.apply(&stage.spec(json!({}))).await;
+    stage.ready(&process, &wire).await;
+    let made: Vec<_> = wire.writes().into_iter().map(|seen| seen.target).collect();
+    let at = |target: &str| {
+        made.iter().position(|made| made == target).unwrap_or_else(|| panic!("{target} is not among {made:?}"))
+    };
+    let (api, worker) = (at("deployments demo-api"), at("deployments demo-worker"));
+    for kind in ["serviceaccounts", "configmaps", "networkpolicies"] {
+        assert!(at(&format!("{kind} demo-api")).max(at(&format!("{kind} demo-worker"))) < api, "{made:?}");
+    }
+    assert!(at("secrets") < api && api < worker, "{made:?}");
+    drop(process);
     stage.finish().await;
 }

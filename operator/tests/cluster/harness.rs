@@ -29,7 +29,13 @@ pub struct Harness {
     pub namespace: String,
     /// What operators are started with: the tests' own client, unless a test is about permissions.
     pub operator_client: Client,
-    operators: Vec<(Shutdown, metrics::Metrics)>,
+    operators: Vec<Started>,
+}
+
+struct Started {
+    shutdown: Shutdown,
+    metrics: metrics::Metrics,
+    readiness: Readiness,
 }
 
 impl Harness {
@@ -63,11 +69,19 @@ impl Harness {
         let more = more.iter().map(ToString::to_string);
         let config =
             Config::parse_from(std::iter::once("shop-operator".to_owned()).chain(self.usual(name)).chain(more));
-        let (shutdown, registry) = (Shutdown::manual(), metrics::Metrics::default());
-        let metrics = Metrics::register(&registry);
-        let operator = Operator { config, shutdown: shutdown.clone(), readiness: Readiness::default(), metrics };
-        shutdown.spawn(operator.run(self.operator_client.clone()));
-        self.operators.push((shutdown, registry));
+        let started = Started {
+            shutdown: Shutdown::manual(),
+            metrics: metrics::Metrics::default(),
+            readiness: Readiness::default(),
+        };
+        let operator = Operator {
+            config,
+            shutdown: started.shutdown.clone(),
+            readiness: started.readiness.clone(),
+            metrics: Metrics::register(&started.metrics),
+        };
+        started.shutdown.spawn(operator.run(self.operator_client.clone()));
+        self.operators.push(started);
         self.operators.len() - 1
     }
 
@@ -93,14 +107,19 @@ impl Harness {
 
     /// Stops an operator in good order.
     pub async fn stop_operator(&self, index: usize) {
-        let (shutdown, _) = &self.operators[index];
+        let shutdown = &self.operators[index].shutdown;
         shutdown.drain();
         assert!(shutdown.wait(Duration::from_secs(10)).await, "the operator did not stop in time");
     }
 
+    /// What an operator's `/readyz` says is missing.
+    pub fn missing(&self, index: usize) -> Vec<String> {
+        self.operators[index].readiness.missing()
+    }
+
     /// The lines of an operator's metrics that begin like this.
     pub fn metrics(&self, index: usize, start: &str) -> Vec<String> {
-        let text = self.operators[index].1.encode().unwrap();
+        let text = self.operators[index].metrics.encode().unwrap();
         text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
 
@@ -212,8 +231,8 @@ impl Harness {
 impl Drop for Harness {
     /// Also after a failure: the namespace must not stay behind, nor a finalizer without its operator.
     fn drop(&mut self) {
-        for (shutdown, _) in &self.operators {
-            shutdown.drain();
+        for operator in &self.operators {
+            operator.shutdown.drain();
         }
         let namespace = self.namespace.clone();
         let cleaning = std::thread::spawn(move || {

@@ -1,6 +1,7 @@
 //! Two operators: whatever happens to a leader, what it still sends after its time changes nothing.
 
 use std::{
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -44,8 +45,21 @@ impl Program {
 
     /// With probes and metrics at this address.
     pub fn serving(harness: &Harness, pod: &str, address: &str) -> Self {
+        Self::spawn(&mut Self::command(harness, pod, address))
+    }
+
+    /// With another `KUBECONFIG`, and with probes and metrics at this address.
+    pub fn restricted(harness: &Harness, kubeconfig: &Path, address: &str) -> Self {
+        Self::spawn(Self::command(harness, "restricted", address).env("KUBECONFIG", kubeconfig))
+    }
+
+    fn command(harness: &Harness, pod: &str, address: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop-operator"));
         command.args(harness.arguments(pod)).args(["--metrics-addr", address, "--log-level=warn"]);
+        command
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         Self(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
@@ -129,6 +143,31 @@ async fn a_leader_that_was_paused_changes_nothing_when_it_goes_on() {
     assert_eq!(wire.writes().len(), writes, "the second leader had something to repair");
     drop(first);
     drop(second);
+    stage.finish().await;
+}
+
+/// The API server answers everything but what keeps the lease: the leader stops before the next one begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_lease_alone_fails_stops_before_the_next_one_begins() {
+    let stage = Stage::new().await;
+    let (first_wire, second_wire) = (Wire::default(), Wire::default());
+    let first = stage.start("one", &first_wire);
+    leads(&stage.harness, "one").await;
+    stage.apply(&stage.spec(json!({}))).await;
+    stage.ready(&first, &first_wire).await;
+    let second = stage.start("two", &second_wire);
+    first_wire.fail(|seen, _| seen.is_lease().then_some(Fault::Answer(500)));
+    println!("taken over from one that cannot renew after {:?}", leads(&stage.harness, "two").await);
+    let written = first_wire.writes();
+    stage.apply(&stage.spec(json!({ "settings": { "displayName": "New" } }))).await;
+    stage.ready(&second, &second_wire).await;
+    assert_eq!(first_wire.writes().len(), written.len(), "it writes without a lease: {:?}", first_wire.writes());
+    first_wire.fail(|_, _| None);
+    drop(second);
+    leads(&stage.harness, "one").await;
+    stage.apply(&stage.spec(json!({ "settings": { "displayName": "Newer" } }))).await;
+    stage.ready(&first, &first_wire).await;
+    drop(first);
     stage.finish().await;
 }
 

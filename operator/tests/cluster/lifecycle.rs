@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Resource, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,6 +20,7 @@ use shop_operator::crd::ShopDeployment;
 use crate::{
     harness::Harness,
     kubelet::{nowhere, ready},
+    queue::Sqs,
     sharing::Elsewhere,
 };
 
@@ -125,6 +126,39 @@ async fn a_namespace_that_goes_takes_its_shops_in_peace() {
     let tries: u64 = failed.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     // What the first refusal teaches is not asked again.
     assert!(tries <= 1, "writes into a namespace that goes: {failed:?}");
+    harness.finish().await;
+}
+
+/// The credentials go with the namespace, and can never be made again there: a new operator says how the shop can go too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_goes_before_its_queue_can_be_let_go() {
+    let (mut harness, sqs) = (Harness::new().await, Sqs::new().await);
+    let operator = harness.start_operator_with("everywhere", &[]);
+    let elsewhere = Elsewhere::new(&harness).await;
+    elsewhere.apply("demo", sqs.spec(json!({}))).await;
+    elsewhere.condition("demo", "QueueReadable", "Readable").await;
+    let (shops, secrets) = (elsewhere.api::<ShopDeployment>(), elsewhere.api::<Secret>());
+    let (namespaces, name) = (Elsewhere::namespaces(&harness), elsewhere.name);
+    harness.stop_operator(operator).await;
+    sqs.send(1).await;
+    namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
+    let credentials = async || secrets.get_opt("aws").await.unwrap().is_none().then_some(());
+    harness.eventually("the end of the credentials", credentials).await;
+
+    harness.start_operator_with("another", &[]);
+    let told = async || {
+        let conditions = shops.get("demo").await.unwrap().status?.conditions;
+        conditions.into_iter().find(|told| told.type_ == "Degraded" && told.reason == "QueueAccessDenied")
+    };
+    let message = harness.eventually("a shop that says what holds it", told).await.message;
+    assert!(message.contains("Secret aws does not exist"), "{message}");
+    assert!(message.contains("set spec.queue.deletionPolicy to Retain"), "{message}");
+    let retain = json!({ "spec": { "queue": { "deletionPolicy": "Retain" } } });
+    shops.patch("demo", &PatchParams::default(), &Patch::Merge(&retain)).await.unwrap();
+    let gone = async || namespaces.get_opt(&name).await.unwrap().is_none().then_some(());
+    harness.eventually("the end of the namespace", gone).await;
+    assert!(sqs.url(&sqs.name).await.is_some(), "the queue has a message");
+    sqs.clean().await;
     harness.finish().await;
 }
 

@@ -1,7 +1,7 @@
 //! Generated changes of the spec, by the CRD's own schema: a field that is added there is changed here by itself. What is
 //! right is followed, what is wrong harms nothing that runs, and in the end everything is as it was at the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{CustomResourceExt, ResourceExt, api::ListParams};
@@ -126,6 +126,15 @@ impl Generator {
         group.into()
     }
 
+    /// None removes what is there.
+    fn value(&mut self, place: &Place, change: Change) -> Option<Value> {
+        match change {
+            Change::Right => Some(self.right(&place.schema, place.path.last().unwrap())),
+            Change::Wrong => Some(self.wrong(&place.schema)),
+            Change::Removed => None,
+        }
+    }
+
     /// A value that no schema allows there, or that only the operator can see is wrong.
     fn wrong(&mut self, schema: &Value) -> Value {
         let over = schema["maximum"].as_f64().map(|most| json!(most + 1.0));
@@ -151,6 +160,19 @@ fn set(spec: &mut Value, path: &[String], value: Option<Value>) {
         None => drop(group.remove(last)),
     }
 }
+
+/// What is done to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    Right,
+    Wrong,
+    Removed,
+}
+
+/// Every place has each of them within four rounds over all places.
+const CHANGES: [Change; 4] = [Change::Right, Change::Wrong, Change::Right, Change::Removed];
+/// From one place to the next, in an order that is not the schema's.
+const STRIDE: usize = 37;
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,17 +241,16 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
     places(&[], &schema(), &mut all);
     println!("{} places in the spec", all.len());
     assert!(all.len() > 80, "the schema was not understood");
+    assert!(!all.len().is_multiple_of(STRIDE), "not all places are visited");
+    let mut tried = BTreeSet::new();
     let mut fates: BTreeMap<Fate, BTreeMap<String, usize>> = BTreeMap::new();
     let mut current = start.clone();
     for number in 0..if is_long() { 2000 } else { 40 } {
-        // All places in turn, in an order that is not the schema's.
-        let place = all[(number * 37) % all.len()].clone();
+        let (round, index) = (number / all.len(), (number * STRIDE) % all.len());
+        let (place, change) = (all[index].clone(), CHANGES[(round + index) % CHANGES.len()]);
+        tried.insert((index, change));
         let mut candidate = current.clone();
-        let value = match generator.draw(0..10) {
-            0..7 => Some(generator.right(&place.schema, place.path.last().unwrap())),
-            7..9 => Some(generator.wrong(&place.schema)),
-            _ => None,
-        };
+        let value = generator.value(&place, change);
         set(&mut candidate, &place.path, value.clone());
         let before = running(&stage, &current).await;
         let fate = try_out(&stage, &candidate).await;
@@ -257,6 +278,10 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
     }
     for fate in [Fate::Followed, Fate::RefusedByTheServer, Fate::RefusedByTheOperator] {
         assert!(fates.contains_key(&fate), "no change was {fate:?}");
+    }
+    if is_long() {
+        // Four rounds fit.
+        assert_eq!(tried.len(), all.len() * 3, "a place was not set right, wrong and removed");
     }
     assert_eq!(try_out(&stage, &start).await, Fate::Followed);
     stage.same_after_all(&wanted, "the last revert").await;

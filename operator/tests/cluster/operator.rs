@@ -24,16 +24,17 @@ async fn versions(harness: &Harness) -> Vec<String> {
             }
         )*};
     }
-    add!(ServiceAccount, ConfigMap, Secret, NetworkPolicy, Service, Ingress, PodDisruptionBudget);
-    for object in harness.api::<Deployment>().list(&ListParams::default()).await.unwrap() {
-        // Its status belongs to the deployment controller.
-        versions.push(format!(
-            "Deployment {} {:?} {:?}",
-            object.name_any(),
-            object.metadata.generation,
-            object.annotations().get("shop.xhipment.io/built")
-        ));
+    add!(ServiceAccount, ConfigMap, Secret, NetworkPolicy, Service, Ingress);
+    // Their status belongs to Kubernetes' controllers.
+    macro_rules! add_spec {
+        ($($kind:ty),*) => {$(
+            for object in harness.api::<$kind>().list(&ListParams::default()).await.unwrap() {
+                let built = object.annotations().get("shop.xhipment.io/built");
+                versions.push(format!("{} {} {:?} {built:?}", stringify!($kind), object.name_any(), object.metadata.generation));
+            }
+        )*};
     }
+    add_spec!(PodDisruptionBudget, Deployment);
     versions
 }
 
@@ -208,6 +209,31 @@ async fn a_missing_secret_is_named_and_its_arrival_is_noticed() {
     harness.finish().await;
 }
 
+/// The pods and the ingress wait for these by themselves, or do without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_that_others_read_is_named_and_holds_nothing_up() {
+    let harness = Harness::with_operator().await;
+    let ingress = json!({ "enabled": true, "host": "shop.example", "tls": { "secretName": "certificate" } });
+    let spec = json!({ "images": { "pullSecrets": [{ "name": "registry" }] }, "api": { "ingress": ingress } });
+    harness.apply("demo", spec).await;
+    built(&harness).await;
+    for (name, field) in [("registry", "images.pullSecrets"), ("certificate", "api.ingress.tls.secretName")] {
+        let names = format!("Secret {name} (spec.{field}) does not exist");
+        harness
+            .eventually(&names, async || {
+                let shop = harness.shop("demo").await.status.unwrap_or_default();
+                let degraded = shop.conditions.into_iter().find(|condition| condition.type_ == "Degraded")?;
+                (degraded.reason == "SecretMissing" && degraded.message.contains(&names)).then_some(())
+            })
+            .await;
+        harness.secret(name, &[("x", "y")]).await;
+    }
+    harness.condition("demo", "Degraded", |_, reason| reason != "SecretMissing").await;
+    harness.api::<Secret>().delete("registry", &kube::api::DeleteParams::default()).await.unwrap();
+    harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "SecretMissing").await;
+    harness.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_change_harms_nothing_that_runs() {
     let harness = Harness::with_operator().await;
@@ -282,9 +308,11 @@ async fn a_paused_shop_is_only_watched() {
     harness.apply("demo", json!({ "paused": true })).await;
     harness.condition("demo", "Paused", |status, _| status == "True").await;
     harness.api::<PodDisruptionBudget>().delete("demo-api", &DeleteParams::default()).await.unwrap();
+    let before = versions(&harness).await;
     harness.apply("demo", json!({ "paused": true, "settings": { "displayName": "Other" } })).await;
     harness.condition("demo", "Paused", |status, _| status == "True").await;
     assert!(harness.api::<PodDisruptionBudget>().get_opt("demo-api").await.unwrap().is_none());
+    assert_eq!(versions(&harness).await, before, "something was written");
     harness.apply("demo", json!({})).await;
     harness.exists::<PodDisruptionBudget>("demo-api").await;
     harness.finish().await;
@@ -302,6 +330,10 @@ async fn manual_scaling_goes_through_the_scale_subresource() {
             (harness.exists::<Deployment>("demo-worker").await.spec.replicas == Some(3)).then_some(())
         })
         .await;
+    let found = harness.api::<ShopDeployment>().get_scale("demo").await.unwrap();
+    let selector = found.status.and_then(|status| status.selector).unwrap_or_default();
+    assert_eq!(found.spec.and_then(|spec| spec.replicas), Some(3));
+    assert!(selector.contains("component=worker") && selector.contains("instance=demo"), "{selector}");
     harness.condition("demo", "ScalingActive", |status, reason| status == "False" && reason == "ManualMode").await;
     harness
         .eventually("what is told to be what is done", async || {
@@ -330,6 +362,25 @@ async fn manual_scaling_goes_through_the_scale_subresource() {
     harness.finish().await;
 }
 
+/// An autoscaler of the api, or a person, sets them; a shop that names them has them back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_apis_replicas_are_anothers_where_the_shop_names_none() {
+    let harness = Harness::with_operator().await;
+    harness.apply("demo", json!({})).await;
+    built(&harness).await;
+    let four = Patch::Merge(json!({ "spec": { "replicas": 4 } }));
+    harness.api::<Deployment>().patch_scale("demo-api", &PatchParams::default(), &four).await.unwrap();
+    let api = async || harness.exists::<Deployment>("demo-api").await;
+    let before = api().await.annotations()["shop.xhipment.io/built"].clone();
+    harness.apply("demo", json!({ "settings": { "displayName": "Other" } })).await;
+    let rolled = async || (api().await.annotations()["shop.xhipment.io/built"] != before).then_some(());
+    harness.eventually("a change of the api", rolled).await;
+    assert_eq!(api().await.spec.replicas, Some(4));
+    harness.apply("demo", json!({ "api": { "replicas": 2 } })).await;
+    harness.eventually("two of them", async || (api().await.spec.replicas == Some(2)).then_some(())).await;
+    harness.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_shop_keeps_everything_but_its_pods() {
     let harness = Harness::with_operator().await;
@@ -338,12 +389,18 @@ async fn a_suspended_shop_keeps_everything_but_its_pods() {
     let pause = json!({ "metadata": { "annotations": { "shop.xhipment.io/pause-scaling": "true" } } });
     harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&pause)).await.unwrap();
     harness.condition("demo", "ScalingActive", |_, reason| reason == "ScalingPaused").await;
+    let names = async || {
+        let versions = versions(&harness).await;
+        versions.iter().map(|one| one.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let before = names().await;
     harness.apply("demo", json!({ "suspended": true })).await;
     let replicas = async || {
         let api = harness.exists::<Deployment>("demo-api").await.spec.replicas;
         (api, harness.exists::<Deployment>("demo-worker").await.spec.replicas)
     };
     harness.eventually("no pods", async || (replicas().await == (Some(0), Some(0))).then_some(())).await;
+    assert_eq!(names().await, before);
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "Suspended").await;
     let go_on = json!({ "metadata": { "annotations": { "shop.xhipment.io/pause-scaling": null } } });
     harness.api::<ShopDeployment>().patch("demo", &PatchParams::default(), &Patch::Merge(&go_on)).await.unwrap();

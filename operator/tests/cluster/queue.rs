@@ -69,6 +69,12 @@ impl Sqs {
         request.send().await.unwrap().attributes.unwrap_or_default().remove(&attribute)
     }
 
+    /// Whose the queue is said to be.
+    pub async fn tag(&self, name: &str) -> Option<String> {
+        let tags = self.client.list_queue_tags().queue_url(self.url(name).await?).send().await.unwrap();
+        tags.tags.unwrap_or_default().remove(names::QUEUE_TAG)
+    }
+
     pub async fn send(&self, count: usize) {
         let url = self.url(&self.name).await.unwrap();
         for batch in 0..count.div_ceil(10) {
@@ -111,6 +117,10 @@ async fn a_managed_queue_is_made_with_its_dead_letter_queue_and_repaired() {
     assert_eq!(sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await.as_deref(), Some("60"));
     let redrive = sqs.attribute(&sqs.name, QueueAttributeName::RedrivePolicy).await.unwrap();
     assert!(redrive.contains(&format!("{}-dlq", sqs.name)) && redrive.contains("10"), "{redrive}");
+    let tag = Some(format!("{}/demo", harness.namespace));
+    for name in [sqs.name.clone(), format!("{}-dlq", sqs.name)] {
+        assert_eq!(sqs.tag(&name).await, tag, "{name}");
+    }
     let status = harness.shop("demo").await.status.unwrap();
     assert!(status.queue.unwrap().dead_letter_url.unwrap().ends_with(&format!("{}-dlq", sqs.name)));
 
@@ -143,10 +153,14 @@ async fn a_deleted_queue_comes_back() {
     sqs.clean().await;
 }
 
+#[rstest]
+#[case::of_nobody(None, "carries no tag")]
+#[case::of_another_shop(Some("other/shop"), "belongs to shop other/shop")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_without_the_shops_tag_is_refused_and_left_alone() {
+async fn a_queue_without_the_shops_tag_is_refused_and_left_alone(#[case] tag: Option<&str>, #[case] named: &str) {
     let (harness, sqs) = with_operator().await;
-    sqs.client.create_queue().queue_name(&sqs.name).send().await.unwrap();
+    let tags = tag.map(|tag| [(names::QUEUE_TAG.to_owned(), tag.to_owned())].into());
+    sqs.client.create_queue().queue_name(&sqs.name).set_tags(tags).send().await.unwrap();
     let before = sqs.attribute(&sqs.name, QueueAttributeName::VisibilityTimeout).await;
     harness.apply("demo", sqs.spec(json!({ "queue": {
         "name": sqs.name, "endpoint": sqs.endpoint, "management": "Managed", "deletionPolicy": "Delete", "visibilityTimeoutSeconds": 77,
@@ -154,7 +168,7 @@ async fn a_queue_without_the_shops_tag_is_refused_and_left_alone() {
     let message = harness
         .condition("demo", "QueueReadable", |status, reason| status == "False" && reason == "QueueNotOwned")
         .await;
-    assert!(message.contains("carries no tag"), "{message}");
+    assert!(message.contains(named), "{message}");
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "QueueNotOwned").await;
     let pods = harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
     assert!(pods.items.is_empty(), "another one's queue is worked on");

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::TcpListener, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
@@ -12,9 +13,12 @@ use k8s_openapi::api::{
 use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use shop_operator::crd::ShopDeployment;
+use shop_runtime::clock::Clock;
 
 use crate::{
+    audit::Requests,
     leaders::Program,
+    rbac::{account, restricted_kubeconfig},
     stage::{Stage, is_long},
 };
 
@@ -66,6 +70,7 @@ async fn versions(stage: &Stage) -> BTreeMap<String, Option<String>> {
 
 /// What there is at one moment.
 struct Look {
+    at: Timestamp,
     versions: BTreeMap<String, Option<String>>,
     written: u64,
     processor: f64,
@@ -74,8 +79,8 @@ struct Look {
 }
 
 async fn look(stage: &Stage, (id, address): (u32, &str)) -> Look {
-    let (versions, written) = (versions(stage).await, written(address).await);
-    Look { versions, written, processor: processor(id), settled: false }
+    let (at, versions, written) = (Clock::system().now(), versions(stage).await, written(address).await);
+    Look { at, versions, written, processor: processor(id), settled: false }
 }
 
 /// What the program says that it has written, also what changed nothing.
@@ -109,7 +114,8 @@ async fn at_rest_nothing_is_written() {
     let stage = Stage::new().await;
     let (shops, window) = if is_long() { (100, 60) } else { (10, 15) };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let program = Program::serving(&stage.harness, "one", &free);
+    let kubeconfig = restricted_kubeconfig(&stage.harness).await;
+    let program = Program::restricted(&stage.harness, kubeconfig.path(), &free);
     let queues: Vec<_> = (0..shops).map(|number| stage.sqs.other(&format!("{}-{number}", stage.sqs.name))).collect();
     for (number, queue) in queues.iter().enumerate() {
         let spec = stage.spec(json!({ "queue": { "name": queue.name } }));
@@ -154,6 +160,10 @@ async fn at_rest_nothing_is_written() {
     let changed: Vec<_> =
         found.versions.iter().filter(|(name, version)| rested.versions.get(*name) != Some(*version)).collect();
     assert_eq!((writes, changed), (0, vec![]));
+    let mut asked = Requests::since(&stage.harness.client, &account(&stage.harness), rested.at).await.writes();
+    let renewals = asked.remove("update coordination.k8s.io/leases").unwrap_or_default();
+    assert!(renewals > 0, "the API server's log does not even have the Lease");
+    assert_eq!(asked, BTreeMap::new(), "asked of the API server at rest");
     assert!(share <= CPU * UNOPTIMISED, "{share} % of a core");
     assert!(own <= MEMORY, "{own} MB");
     drop(program);

@@ -9,6 +9,7 @@ use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
+use rstest::rstest;
 use serde_json::{Value, json};
 use shop_operator::rollout;
 
@@ -73,16 +74,24 @@ fn jiff_now() -> String {
     k8s_openapi::jiff::Timestamp::from_second(now.as_second()).unwrap().to_string()
 }
 
+#[rstest]
+#[case::api("api", "ApiAvailable")]
+#[case::worker("worker", "WorkerAvailable")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_loop_is_told_in_its_own_words_and_a_corrected_spec_recovers() {
+async fn a_crash_loop_is_told_in_its_own_words_and_a_corrected_spec_recovers(#[case] part: &str, #[case] kind: &str) {
+    let named = |tag: &str| format!("r.example/{part}:{tag}");
+    let of = |tag: &str| {
+        let tags = if part == "api" { [tag, "1"] } else { ["1", tag] };
+        images(&format!("r.example/api:{}", tags[0]), &format!("r.example/worker:{}", tags[1]))
+    };
     let harness = Harness::with_operator().await;
-    harness.apply("demo", images("r.example/api:1", "r.example/worker:1")).await;
+    harness.apply("demo", of("1")).await;
     ready(&harness, "demo").await;
-    harness.apply("demo", images("r.example/api:bad", "r.example/worker:1")).await;
+    harness.apply("demo", of("bad")).await;
     let words = "{\"level\":\"info\"}\nshop-api: SHOP_CURRENCY is no currency\n";
     let message = harness
         .eventually("the pod's last words", async || {
-            play(&harness, |pod| image(pod).ends_with("api:bad").then(|| crashing(pod, words))).await;
+            play(&harness, |pod| (image(pod) == named("bad")).then(|| crashing(pod, words))).await;
             let status = harness.shop("demo").await.status?;
             let found = status.conditions.into_iter().find(|c| c.type_ == "Progressing" && c.status == "True")?;
             found.message.contains("CrashLoopBackOff").then_some(found.message)
@@ -92,14 +101,14 @@ async fn a_crash_loop_is_told_in_its_own_words_and_a_corrected_spec_recovers() {
     // Nothing is wrong with the rollout yet; the queue is nobody's here.
     harness.condition("demo", "Degraded", |_, reason| reason != "RolloutFailed").await;
 
-    give_up(&harness, "demo-api").await;
+    give_up(&harness, &format!("demo-{part}")).await;
     let message =
         harness.condition("demo", "Degraded", |status, reason| status == "True" && reason == "RolloutFailed").await;
     assert!(message.contains("CrashLoopBackOff") && message.contains("correct the spec"), "{message}");
     harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "RolloutFailed").await;
-    harness.condition("demo", "ApiAvailable", |status, _| status == "True").await;
+    harness.condition("demo", kind, |status, _| status == "True").await;
     let pods = harness.api::<Pod>().list(&ListParams::default()).await.unwrap();
-    assert!(pods.iter().any(|pod| image(pod) == "r.example/api:1" && rollout::is_ready(pod)), "the old pod serves on");
+    assert!(pods.iter().any(|pod| image(pod) == named("1") && rollout::is_ready(pod)), "the old pod serves on");
     harness
         .eventually("an event for a person", async || {
             let events = harness.api::<Event>().list(&ListParams::default()).await.unwrap();
@@ -109,7 +118,7 @@ async fn a_crash_loop_is_told_in_its_own_words_and_a_corrected_spec_recovers() {
         })
         .await;
 
-    harness.apply("demo", images("r.example/api:3", "r.example/worker:1")).await;
+    harness.apply("demo", of("3")).await;
     ready(&harness, "demo").await;
     harness.condition("demo", "Degraded", |_, reason| reason != "RolloutFailed").await;
     harness.finish().await;
@@ -154,6 +163,39 @@ async fn a_changed_secret_rolls_the_pods_that_read_it_and_only_those() {
     harness.secret("staff", &[("email", "s@example.com"), ("password", "second")]).await;
     ready(&harness, "demo").await;
     assert_eq!(generations().await.0, after.0, "the same content again rolls nothing");
+    harness.finish().await;
+}
+
+/// What both components read rolls both, once.
+#[rstest]
+#[case::mongodb("mongodb", "uri")]
+#[case::redis("redis", "url")]
+#[case::aws("aws", "secretAccessKey")]
+#[case::ca("ca", "ca.crt")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_rolls_both_where_both_read_it(#[case] name: &str, #[case] key: &str) {
+    let harness = Harness::with_operator().await;
+    harness.secret("redis", &[("url", "redis://nowhere")]).await;
+    harness.secret("ca", &[("ca.crt", "first")]).await;
+    let both = json!({ "redis": { "urlSecretRef": { "name": "redis" } }, "caSecretRef": { "name": "ca" } });
+    harness.apply("demo", nowhere(both)).await;
+    ready(&harness, "demo").await;
+    let templates = async || {
+        let api = harness.exists::<Deployment>("demo-api").await.spec.template;
+        (api, harness.exists::<Deployment>("demo-worker").await.spec.template)
+    };
+    let before = templates().await;
+    let change = Patch::Merge(json!({ "stringData": { key: "second" } }));
+    harness.api::<Secret>().patch(name, &PatchParams::default(), &change).await.unwrap();
+    harness
+        .eventually("a rollout of both", async || {
+            let after = templates().await;
+            (after.0 != before.0 && after.1 != before.1).then_some(())
+        })
+        .await;
+    let after = templates().await;
+    ready(&harness, "demo").await;
+    assert_eq!(templates().await, after);
     harness.finish().await;
 }
 

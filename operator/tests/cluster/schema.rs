@@ -1,6 +1,9 @@
 //! The CRD on a real API server, beside its rules: defaults, bounds, names, unknown fields, columns.
 
-use crate::harness::Harness;
+use crate::{
+    harness::Harness,
+    queue::{readable, with_operator},
+};
 use kube::{
     CustomResourceExt,
     api::{Patch, PatchParams},
@@ -121,15 +124,35 @@ async fn strict(harness: &Harness, patch: Value) -> Result<ShopDeployment, kube:
     harness.api().patch("demo", &params, &Patch::Apply(harness.manifest("demo", patch))).await
 }
 
+async fn table(harness: &Harness) -> Value {
+    let path = format!("/apis/shop.xhipment.io/v1alpha1/namespaces/{}/shopdeployments", harness.namespace);
+    let request = hyper::Request::get(path).header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    harness.client.request(request.body(Vec::new()).unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_shows_of_a_queue() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    sqs.send(20).await;
+    let shown = async || {
+        let cells = table(&harness).await["rows"][0]["cells"].clone();
+        // Nobody works here: there is no telling how long they wait.
+        (cells[4] == json!(20) && cells[5] == json!("–")).then_some(())
+    };
+    harness.eventually("20 messages, for nobody knows how long", shown).await;
+    sqs.clean().await;
+    harness.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kubectl_shows_of_a_shop() {
     let harness = Harness::with_operator().await;
     harness.apply("demo", json!({})).await;
     harness.condition("demo", "Ready", |status, _| status == "False").await;
     harness.eventually("workers in the status", async || harness.shop("demo").await.status?.worker).await;
-    let path = format!("/apis/shop.xhipment.io/v1alpha1/namespaces/{}/shopdeployments", harness.namespace);
-    let request = hyper::Request::get(path).header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
-    let table: Value = harness.client.request(request.body(Vec::new()).unwrap()).await.unwrap();
+    let table = table(&harness).await;
     let columns = table["columnDefinitions"].as_array().unwrap();
     let names: Vec<_> =
         columns.iter().map(|column| (column["name"].as_str().unwrap(), column["priority"].as_i64())).collect();

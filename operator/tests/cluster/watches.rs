@@ -9,11 +9,13 @@ use std::{
     },
 };
 
+use k8s_openapi::api::apps::v1::Deployment;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{Picture, Process, Stage, is_long},
+    harness::Harness,
+    stage::{Picture, Process, Stage, client, is_long},
     wire::{Event, Fault, Seen, Twist, Wire},
 };
 
@@ -164,4 +166,22 @@ async fn watches_that_are_too_old_start_anew() {
     disturbed(&stage, &wire, (&wanted, "410 to every watch")).await;
     assert!(wire.struck().len() >= 10, "{:?}", wire.struck());
     stage.finish().await;
+}
+
+/// Whoever installs the operator alone, or deletes the CRD, is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_crd_the_operator_says_so_and_begins_when_it_is_there() {
+    let (mut harness, wire) = (Harness::new().await, Wire::default());
+    wire.fail(|seen, _| (seen.method == "GET" && seen.target == "shopdeployments").then_some(Fault::Answer(404)));
+    harness.operator_client = client(&wire).await;
+    let operator = harness.start_operator("one");
+    let told = async || harness.missing(operator).into_iter().find(|part| part.starts_with("crd: "));
+    let told = harness.eventually("a word about the CRD", told).await;
+    let advice = "the CRD shopdeployments.shop.xhipment.io is not installed: kubectl apply --server-side -f crds/";
+    assert_eq!(told, format!("crd: {advice}"));
+    wire.fail(|_, _| None);
+    harness.apply("demo", json!({})).await;
+    harness.exists::<Deployment>("demo-api").await;
+    harness.eventually("an operator that is ready", async || harness.missing(operator).is_empty().then_some(())).await;
+    harness.finish().await;
 }

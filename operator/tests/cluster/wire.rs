@@ -395,6 +395,11 @@ fn gone() -> Bytes {
 }
 
 fn refusal(code: u16) -> Response<Answer> {
+    if code == 404 {
+        // As the server answers for a kind that it does not know.
+        let body = Full::new(Bytes::from("404 page not found\n")).map_err(|never| match never {}).boxed_unsync();
+        return Response::builder().status(code).header("content-type", "text/plain").body(body).unwrap();
+    }
     let body = Full::new(Bytes::from(status(code).to_string())).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::builder().status(code).header("content-type", "application/json");
     if code == 429 {

@@ -126,9 +126,11 @@ fn the_released_charts_are_upgraded_under_a_running_shop() {
         order(&tested).await?;
         let before = pods(&tested).await?;
 
-        // As people do it: the values of the first installation, and a chart that has more of them.
-        release.upgrade("upgraded", &["--reuse-values"], &Value::Null)?;
-        rolled_out(&tested, "shop-operator-0.2.0").await?;
+        // As people do it, and as docs/operating.md says: the values of the first installation, and a chart that has more.
+        for values in ["--reuse-values", "--reset-then-reuse-values"] {
+            release.upgrade("upgraded", &[values], &Value::Null)?;
+            rolled_out(&tested, "shop-operator-0.2.0").await?;
+        }
         release.upgrade("demo", &["--reuse-values"], &Value::Null)?;
         tested.ready().await?;
         order(&tested).await?;
