@@ -1,16 +1,20 @@
 //! Every route of the service, and the layers around them, on one page.
 
+use std::sync::LazyLock;
+
 use axum::{
     Router,
+    body::Bytes,
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     app::App,
@@ -24,6 +28,7 @@ use crate::{
 };
 
 const API: &str = "/api/v1";
+const DOCUMENT: &str = "/openapi.json";
 
 /// The calls of the API.
 fn calls() -> OpenApiRouter<App> {
@@ -57,14 +62,20 @@ fn calls() -> OpenApiRouter<App> {
 
 /// The OpenAPI document of all routes.
 pub fn document() -> utoipa::openapi::OpenApi {
-    described(calls()).into_openapi()
+    let mut document = placed(OpenApiRouter::with_openapi(Document::openapi()), calls()).into_openapi();
+    openapi::complete(&mut document);
+    document
 }
 
-fn described(calls: OpenApiRouter<App>) -> OpenApiRouter<App> {
-    let mut described =
-        OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(system::health)).nest(API, calls);
-    openapi::complete(described.get_openapi_mut());
-    described
+/// As it is served: made when it is asked for first, as few processes ever are, and kept as text.
+async fn document_as_text() -> impl IntoResponse {
+    // Our own types always serialise.
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_json().unwrap_or_default().into());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
+}
+
+fn placed(all: OpenApiRouter<App>, calls: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    all.routes(routes!(system::health)).nest(API, calls)
 }
 
 /// The service. Checks run in this order: route and method, limit by address, then what the handlers extract.
@@ -72,9 +83,10 @@ pub fn router(app: &App, cors_origins: Vec<HeaderValue>) -> Router {
     let calls = calls()
         .route_layer(from_fn_with_state(app.clone(), outage::refuse))
         .route_layer(from_fn_with_state(app.clone(), limit::by_address));
-    let (routes, document) = described(calls).split_for_parts();
+    let (routes, _) = placed(OpenApiRouter::new(), calls).split_for_parts();
     routes
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route(DOCUMENT, get(document_as_text))
+        .merge(SwaggerUi::new("/docs").config(Config::from(DOCUMENT)))
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::of_status(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(DefaultBodyLimit::disable()) // `Body` has a limit of its own

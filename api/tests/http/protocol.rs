@@ -137,6 +137,9 @@ async fn health_and_documents_need_no_internet() {
         assert!(!page.text.contains("<script>"), "the content security policy forbids scripts in the page");
         let document = shop.get("//openapi.json", "").await.json();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        assert_eq!(document, serde_json::to_value(shop_api::router::document()).unwrap());
+        let initializer = shop.get("//docs/swagger-initializer.js", "").await;
+        assert!(initializer.text.contains("\"/openapi.json\""), "{}", initializer.text);
     })
     .await;
 }
