@@ -3,7 +3,7 @@
 mod migrate;
 mod wiring;
 
-use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Deref, panic::resume_unwind, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 use backon::{ExponentialBuilder, Retryable};
@@ -29,7 +29,7 @@ use crate::{
     limits::Limits,
     mailer::MailerError,
     report,
-    router::router,
+    router::{calls, router},
     server::{self, ServeError},
     service::{
         accounts::{Accounts, StaffError},
@@ -134,6 +134,8 @@ impl Running {
 pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running, StartError> {
     config.validate()?;
     let shutdown = surroundings.shutdown.clone();
+    // Beside the clients, on another core.
+    let calls = tokio::task::spawn_blocking(calls);
     // Boxed: it holds the making of every client.
     let base = Box::pin(Base::new(&config, surroundings)).await?;
     let readiness = Readiness::default();
@@ -148,7 +150,8 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     start_watchers(&app, &base);
     let contact = first_contact(app.clone(), config.auth.staff()?, readiness.clone());
     let drain = Duration::from_secs(config.http.drain_seconds.into());
-    let routes = router(&app, config.http.cors_origins());
+    let calls = calls.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+    let routes = router(&app, calls, config.http.cors_origins());
     let end = server::Drain { shutdown: shutdown.clone(), delay: drain };
     let http_addr = server::serve(config.http.http_addr, routes, end).await?;
     // Not before requests are answered: the Service sends them from then on.

@@ -30,8 +30,8 @@ use crate::{
 const API: &str = "/api/v1";
 const DOCUMENT: &str = "/openapi.json";
 
-/// The calls of the API.
-fn calls() -> OpenApiRouter<App> {
+/// The calls of the API. utoipa describes each of them as well, which takes milliseconds.
+pub fn calls() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(auth::register))
         .routes(routes!(auth::login))
@@ -79,8 +79,8 @@ fn placed(all: OpenApiRouter<App>, calls: OpenApiRouter<App>) -> OpenApiRouter<A
 }
 
 /// The service. Checks run in this order: route and method, limit by address, then what the handlers extract.
-pub fn router(app: &App, cors_origins: Vec<HeaderValue>) -> Router {
-    let calls = calls()
+pub fn router(app: &App, calls: OpenApiRouter<App>, cors_origins: Vec<HeaderValue>) -> Router {
+    let calls = calls
         .route_layer(from_fn_with_state(app.clone(), outage::refuse))
         .route_layer(from_fn_with_state(app.clone(), limit::by_address));
     let (routes, _) = placed(OpenApiRouter::new(), calls).split_for_parts();
