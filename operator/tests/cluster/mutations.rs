@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{CustomResourceExt, ResourceExt, api::ListParams};
+use kube::CustomResourceExt;
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 use serde_json::{Value, json};
-use shop_operator::crd::ShopDeployment;
+use shop_operator::{crd::ShopDeployment, rollout};
 
 use crate::{
     harness::WORKER_IMAGE,
-    stage::{Stage, is_long},
+    stage::{Picture, Stage, difference, is_long, without_revisions},
     wire::Wire,
 };
 
@@ -211,18 +211,55 @@ async fn try_out(stage: &Stage, spec: &Value) -> Fate {
         .await
 }
 
-/// What runs, once it is as `spec` wants it: the number of workers is the scaler's, and a new worker image waits for the
-/// api's rollout. Both may come after the word about the spec.
-async fn running(stage: &Stage, spec: &Value) -> BTreeMap<String, Value> {
+/// Everything there is of the shop, once it is as `spec` wants it. A new worker image waits for the api's rollout, which may
+/// come after the word about the spec; the number of pods is the scaler's, and what becomes of them is the cluster's.
+async fn running(stage: &Stage, spec: &Value) -> Picture {
     let image = spec.pointer("/images/worker").and_then(Value::as_str).unwrap_or(WORKER_IMAGE);
     let followed = async || {
-        let found = stage.harness.api::<Deployment>().list(&ListParams::default()).await.unwrap();
-        let templates = found.into_iter().map(|found| (found.name_any(), json!(found.spec.template)));
-        let templates: BTreeMap<_, _> = templates.collect();
-        let is_new = templates.get("demo-worker")?["spec"]["containers"][0]["image"] == image;
-        is_new.then_some(templates)
+        let worker = stage.harness.api::<Deployment>().get_opt("demo-worker").await.unwrap()?;
+        (rollout::image(&worker) == Some(image)).then_some(())
     };
-    stage.harness.eventually(&format!("workers of {image}"), followed).await
+    stage.harness.eventually(&format!("workers of {image}"), followed).await;
+    let mut picture = without_revisions(stage.picture().await);
+    picture.retain(|name, _| !name.starts_with("ShopDeployment "));
+    for object in picture.values_mut().filter_map(Value::as_object_mut) {
+        object.remove("status");
+        object["metadata"].as_object_mut().unwrap().remove("fields");
+        object.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("replicas"));
+    }
+    picture
+}
+
+/// Of what the API server refuses in part the rest is followed, but pods are left alone; all else that is wrong changes nothing.
+fn is_unharmed(fate: Fate, (mut before, mut after): (Picture, Picture), what: &str) {
+    if fate == Fate::NotApplied {
+        for picture in [&mut before, &mut after] {
+            picture.retain(|name, _| name.starts_with("Deployment "));
+        }
+    }
+    assert!(before == after, "{what} ({fate:?}) has harmed what runs: {}", difference(&before, &after));
+}
+
+/// What many changes have made of a shop is what its spec makes of nothing.
+async fn is_as_if_new(stage: &Stage, spec: &Value) {
+    assert_eq!(try_out(stage, spec).await, Fate::Followed);
+    let changed = running(stage, spec).await;
+    stage.clear().await;
+    assert_eq!(try_out(stage, spec).await, Fate::Followed);
+    let new = running(stage, spec).await;
+    assert!(new == changed, "{spec} of a new shop: {}", difference(&new, &changed));
+}
+
+/// How often a place met which fate.
+type Fates = BTreeMap<Fate, BTreeMap<String, usize>>;
+
+fn every_fate_was_met(fates: &Fates) {
+    for (fate, places) in fates {
+        println!("{fate:?}: {} times, {places:?}", places.values().sum::<usize>());
+    }
+    for fate in [Fate::Followed, Fate::RefusedByTheServer, Fate::RefusedByTheOperator] {
+        assert!(fates.contains_key(&fate), "no change was {fate:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,8 +280,10 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
     assert!(all.len() > 80, "the schema was not understood");
     assert!(!all.len().is_multiple_of(STRIDE), "not all places are visited");
     let mut tried = BTreeSet::new();
-    let mut fates: BTreeMap<Fate, BTreeMap<String, usize>> = BTreeMap::new();
+    let mut fates = Fates::new();
     let mut current = start.clone();
+    // With how many changes the current spec and the one furthest from the start came about.
+    let (mut changes, mut furthest) = (0, (0, start.clone()));
     for number in 0..if is_long() { 2000 } else { 40 } {
         let (round, index) = (number / all.len(), (number * STRIDE) % all.len());
         let (place, change) = (all[index].clone(), CHANGES[(round + index) % CHANGES.len()]);
@@ -255,16 +294,19 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
         let before = running(&stage, &current).await;
         let fate = try_out(&stage, &candidate).await;
         *fates.entry(fate).or_default().entry(place.path.join(".")).or_default() += 1;
-        match fate {
-            Fate::Followed => current = candidate,
-            Fate::RefusedByTheServer | Fate::RefusedByTheOperator | Fate::NotApplied => {
-                let after = running(&stage, &current).await;
-                assert_eq!(after, before, "{} = {value:?} ({fate:?}) has harmed what runs", place.path.join("."));
-            }
+        if fate == Fate::Followed {
+            (changes, current) = (changes + 1, candidate);
+        } else {
+            let after = running(&stage, &current).await;
+            is_unharmed(fate, (before, after), &format!("{} = {value:?}", place.path.join(".")));
         }
-        let reverts = matches!(place.path[0].as_str(), "paused" | "suspended") || generator.draw(0..4) == 0;
+        let stands_still = matches!(place.path[0].as_str(), "paused" | "suspended");
+        if changes > furthest.0 && !stands_still {
+            furthest = (changes, current.clone());
+        }
+        let reverts = stands_still || generator.draw(0..4) == 0;
         if reverts {
-            current = start.clone();
+            (changes, current) = (0, start.clone());
         }
         if fate != Fate::Followed && fate != Fate::RefusedByTheServer || reverts {
             try_out(&stage, &current).await;
@@ -273,16 +315,14 @@ async fn generated_changes_converge_and_wrong_ones_harm_nothing() {
             stage.same_after_all(&wanted, &format!("the revert of change {number}")).await;
         }
     }
-    for (fate, places) in &fates {
-        println!("{fate:?}: {} times, {places:?}", places.values().sum::<usize>());
-    }
-    for fate in [Fate::Followed, Fate::RefusedByTheServer, Fate::RefusedByTheOperator] {
-        assert!(fates.contains_key(&fate), "no change was {fate:?}");
-    }
+    every_fate_was_met(&fates);
     if is_long() {
         // Four rounds fit.
         assert_eq!(tried.len(), all.len() * 3, "a place was not set right, wrong and removed");
     }
+    println!("furthest from the start, by {} changes: {}", furthest.0, furthest.1);
+    assert!(furthest.0 > 2, "hardly anything was changed");
+    is_as_if_new(&stage, &furthest.1).await;
     assert_eq!(try_out(&stage, &start).await, Fate::Followed);
     stage.same_after_all(&wanted, "the last revert").await;
     stage.at_rest(&process, &wire).await;

@@ -69,6 +69,13 @@ impl Stage {
         self.harness.apply("demo", spec.clone()).await;
     }
 
+    /// Gives a Secret that is there these contents.
+    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) {
+        let data: BTreeMap<_, _> = data.iter().copied().collect();
+        let change = Patch::Merge(json!({ "stringData": data }));
+        self.harness.api::<Secret>().patch(name, &PatchParams::default(), &change).await.unwrap();
+    }
+
     /// An operator on this wire, as a pod of this name.
     pub fn start(&self, pod: &str, wire: &Wire) -> Process {
         Process::start(&self.harness, pod, wire)
@@ -381,7 +388,8 @@ fn owned(entry: &Value) -> String {
     format!("{} {} {} {fields}", entry["manager"], entry["operation"], entry["subresource"])
 }
 
-fn without_revisions(mut picture: Picture) -> Picture {
+/// Without how many rollouts there have been.
+pub fn without_revisions(mut picture: Picture) -> Picture {
     for object in picture.values_mut() {
         if let Some(revision) = object.pointer_mut("/metadata/annotations/deployment.kubernetes.io~1revision") {
             *revision = Value::Null;
@@ -390,7 +398,8 @@ fn without_revisions(mut picture: Picture) -> Picture {
     picture
 }
 
-fn difference(wanted: &Picture, found: &Picture) -> String {
+/// Each field that differs.
+pub fn difference(wanted: &Picture, found: &Picture) -> String {
     let names: std::collections::BTreeSet<_> = wanted.keys().chain(found.keys()).collect();
     names.into_iter().map(|name| differs(name, wanted.get(name), found.get(name))).collect()
 }

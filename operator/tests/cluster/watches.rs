@@ -9,9 +9,11 @@ use std::{
     },
 };
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{ResourceExt, api::DeleteParams};
 use rstest::rstest;
 use serde_json::{Value, json};
+use shop_operator::names;
 
 use crate::{
     harness::Harness,
@@ -28,11 +30,27 @@ fn change() -> Value {
     })
 }
 
-/// A shop is made and then changed: everything that an operator watches has events.
+/// A shop is made, one of its objects is deleted, a Secret that it names is changed, then the shop itself: everything that
+/// an operator watches has events.
 async fn play(stage: &Stage, (process, wire): (&Process, &Wire)) {
+    stage.secret("mongodb", &[("uri", "mongodb://nowhere")]).await;
     stage.apply(&stage.spec(json!({}))).await;
     stage.ready(process, wire).await;
+    let first = stage.harness.exists::<ConfigMap>("demo-worker").await.uid();
+    stage.harness.api::<ConfigMap>().delete("demo-worker", &DeleteParams::default()).await.unwrap();
+    let anew = async || (stage.harness.exists::<ConfigMap>("demo-worker").await.uid() != first).then_some(());
+    stage.harness.eventually("the worker's configuration again", anew).await;
+    let config = async || config(&stage.harness.exists::<Deployment>("demo-worker").await);
+    let before = config().await;
+    stage.secret("mongodb", &[("uri", "mongodb://elsewhere")]).await;
+    let rolled = async || (config().await != before).then_some(());
+    stage.harness.eventually("workers with the new Secret", rolled).await;
     stage.apply(&stage.spec(change())).await;
+}
+
+/// What a Deployment's pods were configured with.
+fn config(deployment: &Deployment) -> Option<String> {
+    deployment.spec.template.metadata.as_ref()?.annotations.as_ref()?.get(names::CONFIG).cloned()
 }
 
 /// What a play without faults comes to.
