@@ -4,7 +4,7 @@ use kube::ResourceExt;
 
 use crate::{
     build::Live,
-    context::{Context, cached},
+    context::{Context, cached, is_owned},
     crd::ShopDeployment,
     names::Component,
     validate::{Fault, World, as_other, needed_secrets, optional_secrets},
@@ -40,7 +40,13 @@ pub async fn fetch(ctx: &Context, shop: &ShopDeployment) -> Result<Found, FetchE
     let others = ctx.stores.shops.state_filter(|other| other.uid() != uid);
     world.others = others.iter().map(|other| as_other(other)).collect();
     let live = |component| ctx.deployment((&namespace, &name), uid.as_deref().unwrap_or_default(), component);
-    let live = Live { api: live(Component::Api), worker: live(Component::Worker) };
+    let ingress = cached(&ctx.stores.ingresses, &namespace, &Component::Api.object_name(&name));
+    let ingress = ingress.filter(|live| is_owned(live.as_ref(), uid.as_deref().unwrap_or_default()));
+    let live = Live {
+        api: live(Component::Api),
+        worker: live(Component::Worker),
+        ingress: ingress.map(|live| live.gist().clone()),
+    };
     let optional = optional_secrets(&shop.spec).into_iter();
     let missing = optional.filter(|secret| cached(&ctx.stores.secrets, &namespace, secret.name).is_none());
     Ok(Found { world, live, lacking: missing.map(|secret| secret.missing()).collect() })

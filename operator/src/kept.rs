@@ -1,12 +1,13 @@
 //! What the caches keep of an object: what is looked at all the time as it is, what only an apply compares as text, and
 //! nothing else. An object as it comes takes several times as much memory, most of it for its `managedFields`.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{Container, ContainerStatus, Pod, PodSpec, PodTemplateSpec, Secret},
+        networking::v1::Ingress,
     },
     apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta},
 };
@@ -124,16 +125,22 @@ metadata_only!(
     k8s_openapi::api::core::v1::ConfigMap,
     k8s_openapi::api::core::v1::Service,
     k8s_openapi::api::core::v1::ServiceAccount,
-    k8s_openapi::api::networking::v1::Ingress,
     k8s_openapi::api::networking::v1::NetworkPolicy,
     k8s_openapi::api::policy::v1::PodDisruptionBudget
 );
 
+impl Gist for Ingress {
+    /// With whether the spec gives its class.
+    fn gist(&self) -> Self {
+        let metadata = ObjectMeta { annotations: one(&self.metadata, names::CLASS_GIVEN), ..identity(&self.metadata) };
+        Self { metadata, ..Self::default() }
+    }
+}
+
 impl Gist for Deployment {
     /// With the status, the number of pods, what the object was built from, and what tells the template's pods from others.
     fn gist(&self) -> Self {
-        let built = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get_key_value(names::BUILT));
-        let built = built.map(|(name, value)| [(name.clone(), value.clone())].into());
+        let built = one(&self.metadata, names::BUILT);
         let template = &self.spec.template;
         let annotations = template.metadata.as_ref().and_then(|metadata| metadata.annotations.clone());
         let template = PodTemplateSpec {
@@ -208,6 +215,12 @@ fn image_only(spec: &PodSpec) -> PodSpec {
 fn identity(metadata: &ObjectMeta) -> ObjectMeta {
     let metadata = metadata.clone();
     ObjectMeta { labels: None, annotations: None, ..metadata }
+}
+
+/// This annotation alone.
+fn one(metadata: &ObjectMeta, annotation: &str) -> Option<BTreeMap<String, String>> {
+    let (name, value) = metadata.annotations.as_ref()?.get_key_value(annotation)?;
+    Some([(name.clone(), value.clone())].into())
 }
 
 /// Of `managedFields` only who else has written the object and when, and who owns the replicas.

@@ -15,6 +15,8 @@ pub const FINALIZER: &str = "shop.xhipment.io/queue";
 pub const CLASS_LABEL: &str = "shop.xhipment.io/operator-class";
 /// Fingerprint of the object as it was built: a difference is a change of ours, so that removed fields are noticed too.
 pub const BUILT: &str = "shop.xhipment.io/built";
+/// On an Ingress: its class is the spec's, not the cluster's default.
+pub const CLASS_GIVEN: &str = "shop.xhipment.io/class-given";
 /// Fingerprint of what a pod reads at start: a difference rolls the pods.
 pub const CONFIG: &str = "shop.xhipment.io/config";
 pub const PAUSE_SCALING: &str = "shop.xhipment.io/pause-scaling";

@@ -13,6 +13,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
+use kube::ResourceExt;
 
 use super::{
     metadata,
@@ -123,9 +124,12 @@ pub fn service(shop: &ValidatedShop) -> Service {
     }
 }
 
-pub fn ingress(shop: &ValidatedShop) -> Option<Ingress> {
+/// Without a class in the spec it is the cluster's default, which the API server gives to new ones alone: one whose class the
+/// spec gave before goes, and is made anew once it is gone.
+pub fn ingress(shop: &ValidatedShop, live: Option<&Ingress>) -> Option<Ingress> {
     let wanted = &shop.spec.api.ingress;
-    if !wanted.enabled {
+    let was_given = live.is_some_and(|live| live.annotations().contains_key(names::CLASS_GIVEN));
+    if !wanted.enabled || (was_given && wanted.class_name.is_none()) {
         return None;
     }
     let backend = IngressBackend {
@@ -141,7 +145,9 @@ pub fn ingress(shop: &ValidatedShop) -> Option<Ingress> {
         secret_name: Some(tls.secret_name.clone()),
     });
     let mut metadata = metadata(shop, Component::Api);
-    metadata.annotations = (!wanted.annotations.is_empty()).then(|| BTreeMap::clone(&wanted.annotations));
+    let mut annotations = BTreeMap::clone(&wanted.annotations);
+    annotations.extend(wanted.class_name.is_some().then(|| (names::CLASS_GIVEN.to_owned(), "true".to_owned())));
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     Some(Ingress {
         metadata,
         spec: Some(IngressSpec {

@@ -56,11 +56,13 @@ pub struct Resources<Stage> {
     pub stage: PhantomData<Stage>,
 }
 
-/// What the builder must know of what runs: who owns the worker's replicas, and which images are rolled out.
+/// What the builder must know of what there is: who owns the worker's replicas, which images are rolled out, and whose the
+/// Ingress's class is.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     pub api: Option<Arc<Deployment>>,
     pub worker: Option<Arc<Deployment>>,
+    pub ingress: Option<Arc<Ingress>>,
 }
 
 pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
@@ -72,7 +74,7 @@ pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
         service_accounts: both(|component| sealed(pod::service_account(shop, component))),
         network_policies: network::policies(shop).into_iter().map(sealed).collect(),
         service: sealed(self::api::service(shop)),
-        ingress: self::api::ingress(shop).map(sealed),
+        ingress: self::api::ingress(shop, live.ingress.as_deref()).map(sealed),
         worker,
         budgets: both(|component| sealed(budget(shop, component))),
         api,

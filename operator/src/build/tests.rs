@@ -178,7 +178,7 @@ fn live(image: &str, replicas: i32, managers: &[&str]) -> Deployment {
 #[case::not_yet_the_scalers(Some(live("i", 7, &["shop-operator"])), Some(7))]
 #[case::the_scalers(Some(live("i", 7, &["shop-operator", "shop-scaler"])), None)]
 fn replicas_are_carried_until_the_scaler_owns_them(#[case] worker: Option<Deployment>, #[case] expected: Option<i32>) {
-    let live = Live { api: None, worker: worker.map(Arc::new) };
+    let live = Live { worker: worker.map(Arc::new), ..Live::default() };
     assert_eq!(build(&minimal(), &live).worker.spec.replicas, expected);
 }
 
@@ -205,14 +205,15 @@ fn rolled_out(shop: &ValidatedShop, updated: i32) -> Deployment {
 #[case::under_way(rolled_out(&full(), 1), "r.example/worker:1")]
 #[case::rolled_out(rolled_out(&full(), 2), "r.example/worker:2")]
 fn a_new_worker_image_waits_for_the_api(#[case] api: Deployment, #[case] expected: &str) {
-    let live = Live { api: Some(Arc::new(api)), worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
+    let worker = live("r.example/worker:1", 2, &[]);
+    let live = Live { api: Some(Arc::new(api)), worker: Some(Arc::new(worker)), ingress: None };
     let worker = build(&full(), &live).worker;
     assert_eq!(crate::rollout::image(&worker), Some(expected));
 }
 
 #[test]
 fn nothing_but_the_image_waits_for_the_api() {
-    let live = Live { api: None, worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))) };
+    let live = Live { worker: Some(Arc::new(live("r.example/worker:1", 2, &[]))), ..Live::default() };
     let (waiting, without) = (build(&full(), &live).worker, build(&full(), &Live::default()).worker);
     assert_eq!(template_config(&waiting), template_config(&without));
 }
@@ -266,4 +267,27 @@ fn a_worker_has_the_grace_that_its_shop_gives_it() {
     let built = build(&validate(&shop(patch), &world(&[("mongodb", "uri")])).unwrap(), &Live::default());
     let grace = |deployment| value(deployment).pointer("/spec/template/spec/terminationGracePeriodSeconds").cloned();
     assert_eq!((grace(&built.worker), grace(&built.api)), (Some(json!(95)), Some(json!(30))));
+}
+
+#[rstest]
+#[case::new(&[], Some("a"), &[Some("a")])]
+#[case::new_by_default(&[], None, &[None])]
+#[case::by_default(&[None], None, &[None])]
+#[case::given(&[None], Some("a"), &[Some("a")])]
+#[case::another(&[Some("a")], Some("b"), &[Some("b")])]
+#[case::no_longer_given_is_made_anew(&[Some("a")], None, &[])]
+fn a_class_that_the_spec_no_longer_gives_is_the_cluster_s_default_again(
+    #[case] before: &[Option<&str>],
+    #[case] class: Option<&str>,
+    #[case] expected: &[Option<&str>],
+) {
+    let ingress = |class: Option<&str>, live: &Live| {
+        let patch = json!({ "spec": { "api": { "ingress": { "enabled": true, "className": class } } } });
+        build(&validate(&shop(patch), &world(&[("mongodb", "uri")])).unwrap(), live).ingress
+    };
+    let live = before.iter().find_map(|class| ingress(*class, &Live::default()));
+    let built = ingress(class, &Live { ingress: live.map(Arc::new), ..Live::default() });
+    let classes: Vec<_> =
+        built.iter().map(|built| built.spec.as_ref().unwrap().ingress_class_name.as_deref()).collect();
+    assert_eq!(classes, expected);
 }

@@ -6,6 +6,7 @@ mod crashes;
 mod events;
 mod goldens;
 mod harness;
+mod ingress;
 mod kubelet;
 mod leaders;
 mod lifecycle;

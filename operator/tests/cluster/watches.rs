@@ -45,6 +45,8 @@ async fn play(stage: &Stage, (process, wire): (&Process, &Wire)) {
     stage.secret("mongodb", &[("uri", "mongodb://elsewhere")]).await;
     let rolled = async || (config().await != before).then_some(());
     stage.harness.eventually("workers with the new Secret", rolled).await;
+    // Two changes within a moment may be one rollout or two.
+    stage.ready(process, wire).await;
     stage.apply(&stage.spec(change())).await;
 }
 
