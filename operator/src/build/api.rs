@@ -146,6 +146,8 @@ pub fn ingress(shop: &ValidatedShop, live: Option<&Ingress>) -> Option<Ingress> 
     });
     let mut metadata = metadata(shop, Component::Api);
     let mut annotations = BTreeMap::clone(&wanted.annotations);
+    // Ours to say: with it in the spec, and no class, the Ingress would be made anew for ever.
+    annotations.remove(names::CLASS_GIVEN);
     annotations.extend(wanted.class_name.is_some().then(|| (names::CLASS_GIVEN.to_owned(), "true".to_owned())));
     metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     Some(Ingress {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -290,4 +291,12 @@ fn a_class_that_the_spec_no_longer_gives_is_the_cluster_s_default_again(
     let classes: Vec<_> =
         built.iter().map(|built| built.spec.as_ref().unwrap().ingress_class_name.as_deref()).collect();
     assert_eq!(classes, expected);
+}
+
+#[test]
+fn whose_the_class_is_is_not_the_specs_to_say() {
+    let ingress = json!({ "enabled": true, "annotations": { names::CLASS_GIVEN: "true", "mine": "stays" } });
+    let shop = shop(json!({ "spec": { "api": { "ingress": ingress } } }));
+    let built = build(&validate(&shop, &world(&[("mongodb", "uri")])).unwrap(), &Live::default()).ingress.unwrap();
+    assert!(!built.annotations().contains_key(names::CLASS_GIVEN) && built.annotations().contains_key("mine"));
 }
