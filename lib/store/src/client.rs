@@ -146,7 +146,7 @@ impl Store {
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut session = self.database.client().start_session().await?;
         session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
-        Ok(Transaction::new(session))
+        Ok(Transaction::new(session, self.gate.clone()))
     }
 
     /// Removes the whole database. For tests, each of which has a database of its own.

@@ -64,6 +64,11 @@ impl Gate {
         self.wait_until(State::is_shut).await;
     }
 
+    /// Waits as long as MongoDB is known not to answer.
+    pub(crate) async fn not_shut(&self) {
+        self.wait_until(|state| !state.is_shut()).await;
+    }
+
     /// Waits until MongoDB answers; `failed` is told why it does not, after each attempt.
     pub async fn first_contact(&self, mut failed: impl FnMut(&StoreError)) {
         self.wait_until(|state| {
@@ -93,8 +98,16 @@ impl Gate {
 
     /// Asks for ever.
     pub(crate) async fn watch(&self, store: &Store) -> Infallible {
-        // The first answer may take longer: connections have to be made, and nothing is refused meanwhile.
-        self.note(store.reach().await);
+        let mut first = std::pin::pin!(store.reach());
+        let answer = match in_time(&mut first).await {
+            Some(answer) => answer,
+            None => {
+                self.0.send_replace(State::Shut(None));
+                // The driver says why only when it has given up.
+                first.await
+            }
+        };
+        self.note(answer);
         loop {
             tokio::time::sleep(PAUSE).await;
             let answer = in_time(store.ping()).await;
@@ -124,7 +137,7 @@ impl Gate {
         let before = self.0.send_replace(next);
         match (&before, &*self.0.borrow()) {
             (State::Unknown | State::Shut(_), State::Open) => tracing::info!("MongoDB answers"),
-            (State::Unknown | State::Open, State::Shut(Some(error))) => {
+            (State::Unknown | State::Open | State::Shut(None), State::Shut(Some(error))) => {
                 let error = error as &dyn std::error::Error;
                 tracing::warn!(error, "MongoDB does not answer, asking again");
             }

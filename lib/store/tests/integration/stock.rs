@@ -1,16 +1,18 @@
 //! Transactions over stock: whole or not at all, never below zero, once per cause.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use rstest::rstest;
 use shop_domain::{
     id::ProductId,
     stock::{Stock, StockKey},
 };
-use shop_harness::{Shop, with_shop};
+use shop_harness::{Link, Shop, eventually, with_shop};
 use shop_store::{
-    StoreError,
+    Store, StoreError,
     stock::{Cause, Movement},
+    transaction::Transaction,
 };
 
 fn movement(row: &StockKey, delta: i64) -> Movement {
@@ -61,6 +63,51 @@ async fn an_aborted_transaction_leaves_nothing() -> anyhow::Result<()> {
         assert_eq!(shop.units(&product).await?, 3);
         assert!(shop.store.audit.read().await?.faults().is_empty());
         Ok(())
+    })
+    .await
+}
+
+/// MongoDB itself would hold the row for a minute.
+#[rstest]
+#[case::dropped(Link::cut, async |tx: Transaction| drop(tx))]
+#[case::aborted(Link::cut, async |tx: Transaction| tx.abort().await)]
+#[case::committed(Link::cut, async |tx: Transaction| { tx.commit().await.unwrap_err(); })]
+#[case::dropped_in_silence(Link::strand, async |tx: Transaction| drop(tx))]
+#[tokio::test]
+async fn what_a_cut_off_transaction_held_is_free_when_its_owner_is_back(
+    #[case] break_off: fn(&Link),
+    #[case] end: impl AsyncFnOnce(Transaction),
+) -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(3).await?;
+        let row = shop.row(&product)?;
+        let (link, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
+        let store = Store::connect(&uri.into(), &shop.name).await?;
+        let held = async {
+            store.gate.opened().await;
+            let mut tx = store.begin().await?;
+            store.stock.move_in(&mut tx, &BTreeMap::from([(row, -1)])).await?;
+            let refused = take(&shop, &product, 1).await?;
+            assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+            break_off(&link);
+            store.gate.shut().await;
+            end(tx).await;
+            // Until the driver has given up too.
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            link.mend();
+            eventually("another takes of the row", async || match take(&shop, &product, 1).await? {
+                Ok(()) => Ok(Some(())),
+                Err(StoreError::Conflict(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            })
+            .await?;
+            assert_eq!(shop.units(&product).await?, 2, "nothing of the first is left");
+            Ok(())
+        };
+        tokio::select! {
+            never = store.watch() => match never {},
+            outcome = held => outcome,
+        }
     })
     .await
 }
