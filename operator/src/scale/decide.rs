@@ -124,7 +124,7 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
     } else {
         history.limit = limit(policy, size, &terms);
         let (wanted, remembered) = want(policy, history, sample, &terms);
-        history.recommend(remembered);
+        history.recommend(if history.restarted { remembered.max(sample.current) } else { remembered });
         terms.window_max = history.window_max(policy);
         if asleep(policy, history, sample) {
             (0, Reason::ToZero)
@@ -304,7 +304,7 @@ fn without_queue(policy: &Policy, history: &mut History, sample: &Sample) -> (u3
         replicas = replicas.max(current.saturating_add((current / 4).max(1)));
     }
     let replicas = replicas.min(ceiling);
-    if history.blind || replicas > current {
+    if history.blind || history.restarted || replicas > current {
         // What is held counts as needed: a window without data must not look like one without work.
         history.recommend(replicas);
     }

@@ -17,8 +17,9 @@ const POLLS_TO_BLIND: u32 = 3;
 const POLLS_TO_RECOVER: u32 = 2;
 const SHORTEST_SERVICE: f64 = 1e-4;
 const SEED_STARTUP: f64 = 5.0;
-/// So long after a pod had to leave its work unfinished the scale-down window is twice as long.
+/// So long after a pod had to leave its work unfinished the scale-down window is [`CAUTION`] times as long.
 const CAUTIOUS: f64 = 600.0;
+const CAUTION: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tick {
@@ -157,10 +158,10 @@ impl History {
         self.startup.unwrap_or(SEED_STARTUP)
     }
 
-    /// Seconds for which a need is remembered.
+    /// Seconds for which a need counts.
     fn window(&self, policy: &Policy) -> f64 {
         let cautious = self.last_cut_off.is_some_and(|at| self.now - at < CAUTIOUS);
-        policy.window * if cautious { 2.0 } else { 1.0 }
+        policy.window * if cautious { CAUTION } else { 1.0 }
     }
 
     pub fn recommend(&mut self, pods: u32) {
@@ -174,11 +175,14 @@ impl History {
 
     /// The highest recommendation of the scale-down window.
     pub fn window_max(&mut self, policy: &Policy) -> u32 {
-        let from = self.now - self.window(policy);
-        while self.recommendations.len() > 1 && self.recommendations.front().is_some_and(|(at, _)| *at < from) {
+        // As long as the window may become: what counts must not depend on when it was last asked for.
+        let forgotten = self.now - policy.window * CAUTION;
+        while self.recommendations.len() > 1 && self.recommendations.front().is_some_and(|(at, _)| *at < forgotten) {
             self.recommendations.pop_front();
         }
-        self.recommendations.front().map_or(0, |(_, pods)| *pods)
+        let from = self.now - self.window(policy);
+        let counts = self.recommendations.iter().find(|(at, _)| *at >= from);
+        counts.or(self.recommendations.back()).map_or(0, |(_, pods)| *pods)
     }
 
     fn learn(&mut self, policy: &Policy, sample: &Sample, elapsed: f64) {
@@ -365,6 +369,19 @@ mod tests {
         history.now = STABLE + 11.0;
         history.recommend(1);
         assert_eq!(history.window_max(&policy), 1);
+    }
+
+    #[test]
+    fn a_window_that_grows_reaches_back_however_often_it_was_asked_for() {
+        let (policy, mut history) = (Policy { window: 100.0, ..policy() }, History::default());
+        let mut highest = |at, pods, cut_off| {
+            history.observe(&policy, &Sample { cut_off, ..sample(at, 0, 0) });
+            history.recommend(pods);
+            history.window_max(&policy)
+        };
+        let numbers = [highest(0.0, 4, 0), highest(10.0, 2, 0), highest(101.0, 1, 0), highest(150.0, 1, 1)];
+        assert_eq!(numbers, [4, 4, 2, 4]);
+        assert_eq!([highest(201.0, 1, 0), highest(211.0, 1, 0)], [2, 1]);
     }
 
     #[test]

@@ -187,6 +187,33 @@ fn an_outage_does_not_look_like_a_time_without_work() {
     assert_eq!([at(478, true), at(482, true)], [10, 8]);
 }
 
+/// Polls may be minutes apart, as an unreadable queue is asked seldom.
+#[rstest]
+fn a_restart_in_an_outage_shrinks_no_sooner(#[values(1, 2, 3, 4)] missed: u32) {
+    let policy = Policy { window: 100.0, ..policy() };
+    let (mut there, mut at) = (History::default(), 0.0);
+    let mut next = |seconds: f64, readable: bool| {
+        at += seconds;
+        let sample = calm(at, 5, 0);
+        Sample { depth: sample.depth.filter(|_| readable), ..sample }
+    };
+    decide(&policy, &mut there, &next(0.0, true));
+    for _ in 0..missed {
+        decide(&policy, &mut there, &next(1.0, false));
+    }
+    let memory = Memory { window_max: 5, ..there.memory(&policy) };
+    let mut here = History::restored(there.now, memory);
+    for readable in [false, true].into_iter().chain([true; 12]) {
+        let sample = next(if readable { 20.0 } else { 250.0 }, readable);
+        let [there, here] = [&mut there, &mut here].map(|history| decide(&policy, history, &sample));
+        assert!(here.replicas >= there.replicas, "{here:?} against {there:?}");
+        if there.replicas < 5 {
+            return;
+        }
+    }
+    panic!("nothing shrank");
+}
+
 #[test]
 fn blind_and_full_for_a_minute_grows_by_a_quarter() {
     let mut history = History::default();
