@@ -22,6 +22,8 @@ pub struct Service {
 
 /// Longer than SQS takes for anything but a long poll: a queue that hangs must not hold its callers up.
 const SQS_ATTEMPT: Duration = Duration::from_secs(5);
+/// A burst of calls makes more, each with 16 KiB of buffers.
+const IDLE_CONNECTIONS: usize = 4;
 /// Longer than a long poll.
 const LONG_POLL_ATTEMPT: Duration = Duration::from_secs(25);
 
@@ -46,9 +48,10 @@ pub struct Access<'a> {
     pub shared: Option<SharedHttpClient>,
 }
 
-/// Connections for [`Access::shared`].
+/// Connections for [`Access::shared`], of which few are kept when they have nothing to do.
 pub fn connections() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
+    let builder = Builder::new().pool_max_idle_per_host(IDLE_CONNECTIONS);
+    builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }
 
 /// An SQS client with an access of its own.

@@ -24,20 +24,11 @@ use shop_operator::build::ServiceMonitor;
 const CRD: &str = "servicemonitors.monitoring.coreos.com";
 const OURS: &str = "shop.xhipment.io/test";
 
-/// As much of the Prometheus operator's CRD as the API server needs.
+/// The Prometheus operator's own: the API server refuses what that one would not understand.
 fn crd() -> CustomResourceDefinition {
-    let schema = json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
-    serde_json::from_value(json!({
-        "metadata": { "name": CRD, "labels": { OURS: "true" },
-                      "annotations": { "api-approved.kubernetes.io": "https://github.com/prometheus-operator/prometheus-operator" } },
-        "spec": {
-            "group": "monitoring.coreos.com",
-            "names": { "kind": "ServiceMonitor", "plural": "servicemonitors", "singular": "servicemonitor" },
-            "scope": "Namespaced",
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": schema }],
-        },
-    }))
-    .unwrap()
+    let mut crd: CustomResourceDefinition = serde_yaml::from_str(include_str!("servicemonitors.yaml")).unwrap();
+    crd.labels_mut().insert(OURS.to_owned(), "true".to_owned());
+    crd
 }
 
 async fn remove(crds: &Api<CustomResourceDefinition>) {
