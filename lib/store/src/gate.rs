@@ -99,13 +99,12 @@ impl Gate {
     /// Asks for ever.
     pub(crate) async fn watch(&self, store: &Store) -> Infallible {
         let mut first = std::pin::pin!(store.reach());
-        let answer = match in_time(&mut first).await {
-            Some(answer) => answer,
-            None => {
-                self.0.send_replace(State::Shut(None));
-                // The driver says why only when it has given up.
-                first.await
-            }
+        let answer = if let Some(answer) = in_time(&mut first).await {
+            answer
+        } else {
+            self.0.send_replace(State::Shut(None));
+            // The driver says why only when it has given up.
+            first.await
         };
         self.note(answer);
         loop {
