@@ -17,7 +17,7 @@ use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shop_bench::{
-    client::{Account, Shop},
+    client::{Account, Answer, Shop},
     view::{Addresses, View},
 };
 use shop_harness::{Link, TlsFront};
@@ -173,6 +173,33 @@ impl Tested {
 
     pub async fn customer(&self, name: &str) -> Result<Account> {
         self.shop.customer(&self.address(name), "correct horse").await
+    }
+
+    /// As `kubectl scale` does, for a shop in Manual mode.
+    pub async fn scale_workers(&self, replicas: i32) -> Result<()> {
+        let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        self.api::<ShopDeployment>().patch_scale("demo", &PatchParams::default(), &scale).await?;
+        self.eventually("the workers are not as many as was asked for", || async {
+            let worker = self.deployment().await?.status.and_then(|status| status.worker);
+            Ok(worker.is_some_and(|worker| (worker.ready, worker.desired) == (replicas, replicas)).then_some(()))
+        })
+        .await
+    }
+
+    /// One unit of the first documented product.
+    pub async fn order_one(&self, buyer: &Account) -> Result<String> {
+        let body = json!({"location": LOCATION, "items": [{"productId": DOCUMENTED[0].0, "quantity": 1}]});
+        match self.shop.order(buyer, &body).await? {
+            Answer::Accepted { order_id } => Ok(order_id),
+            refused @ Answer::Refused { .. } => bail!("refused: {refused:?}"),
+        }
+    }
+
+    pub async fn becomes(&self, buyer: &Account, order: &str, status: &str) -> Result<()> {
+        self.eventually(&format!("the order is not {status}"), || async {
+            Ok((self.shop.read_order(buyer, order).await?["status"] == status).then_some(()))
+        })
+        .await
     }
 
     /// A customer's address, unlike that of any other test.

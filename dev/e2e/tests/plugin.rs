@@ -191,6 +191,49 @@ fn staff_see_what_the_shop_says_of_itself() {
 }
 
 #[test]
+fn what_was_given_up_is_listed_and_taken_up_again_by_its_id() {
+    with_shop(
+        10,
+        |shop| {
+            shop["spec"]["worker"]["autoscaling"]["mode"] = json!("Manual");
+            shop["spec"]["queue"]["deadLetter"] = json!({"maxReceiveCount": 1});
+        },
+        |tested| async move {
+            let buyer = tested.customer("asha").await?;
+            tested.scale_workers(0).await?;
+            let orders = [tested.order_one(&buyer).await?, tested.order_one(&buyer).await?];
+            for order in &orders {
+                tested.spoil(order).await?;
+            }
+            tested.scale_workers(1).await?;
+            let letters = tested
+                .eventually("the failures are not listed", || async {
+                    let letters = told(&tested, &["dead-letters", "list", "demo"]).await?;
+                    Ok(letters.as_array().filter(|all| all.len() == 2).cloned())
+                })
+                .await?;
+            for letter in letters {
+                ensure!(letter["kind"] == "OrderPlaced" && letter["reason"] == "unreadable", "{letter}");
+            }
+            let [first, second] = &orders;
+            tested.mend(first).await?;
+            let text = printed(&tested, &["dead-letters", "redrive", "demo", "--id", first], 0).await?;
+            ensure!(text.starts_with("1 orders and 0 adjustments"), "{text}");
+            tested.becomes(&buyer, first, "Processed").await?;
+            let text = printed(&tested, &["dead-letters", "list", "demo"], 0).await?;
+            ensure!(text.contains(second) && !text.contains(first.as_str()), "{text}");
+            // What is left in the dead-letter queue would keep it from being deleted with the shop.
+            tested.mend(second).await?;
+            let all = told(&tested, &["dead-letters", "redrive", "demo", "--all"]).await?;
+            ensure!(all["orders"] == 1, "{all}");
+            tested.becomes(&buyer, second, "Processed").await?;
+            tested.view().await?.watch_until(PATIENCE, |_| {}, |now| now.backlog == 0).await?;
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn what_cannot_be_done_says_what_to_do() {
     in_namespace(|tested| async move {
         let nothing = complaint(&tested, &["status", "demo"]).await?;

@@ -4,12 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kube::api::{Patch, PatchParams};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shop_bench::client::{Account, Answer};
+use shop_bench::client::Account;
 use shop_e2e::{DOCUMENTED, LOCATION, PATIENCE, Tested, with_shop};
-use shop_operator::crd::ShopDeployment;
 
 /// Sessions and revocations are known everywhere after this long.
 const EVERYWHERE: Duration = Duration::from_secs(5);
@@ -20,34 +18,6 @@ fn replicated(shop: &mut Value) {
     shop["spec"]["worker"]["replicas"] = json!(1);
     shop["spec"]["worker"]["autoscaling"]["mode"] = json!("Manual");
     shop["spec"]["queue"]["deadLetter"] = json!({"maxReceiveCount": 1});
-}
-
-async fn scale_workers(tested: &Tested, replicas: i32) -> Result<()> {
-    let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    tested.api::<ShopDeployment>().patch_scale("demo", &PatchParams::default(), &scale).await?;
-    tested
-        .eventually("the workers are not as many as was asked for", || async {
-            let worker = tested.deployment().await?.status.and_then(|status| status.worker);
-            Ok(worker.is_some_and(|worker| (worker.ready, worker.desired) == (replicas, replicas)).then_some(()))
-        })
-        .await
-}
-
-/// One unit of the first documented product.
-async fn order_one(tested: &Tested, buyer: &Account) -> Result<String> {
-    let body = json!({"location": LOCATION, "items": [{"productId": DOCUMENTED[0].0, "quantity": 1}]});
-    match tested.shop.order(buyer, &body).await? {
-        Answer::Accepted { order_id } => Ok(order_id),
-        refused @ Answer::Refused { .. } => anyhow::bail!("refused: {refused:?}"),
-    }
-}
-
-async fn becomes(tested: &Tested, buyer: &Account, order: &str, status: &str) -> Result<()> {
-    tested
-        .eventually(&format!("the order is not {status}"), || async {
-            Ok((tested.shop.read_order(buyer, order).await?["status"] == status).then_some(()))
-        })
-        .await
 }
 
 async fn stock_becomes(tested: &Tested, units: i64) -> Result<()> {
@@ -76,8 +46,8 @@ async fn count_mails(tested: &Tested, address: &str, count: usize) -> Result<Vec
 fn an_order_is_followed_and_cancelled_before_and_after_it_is_processed() {
     with_shop(10, replicated, |tested| async move {
         let buyer = tested.customer("asha").await?;
-        scale_workers(&tested, 0).await?;
-        let early = order_one(&tested, &buyer).await?;
+        tested.scale_workers(0).await?;
+        let early = tested.order_one(&buyer).await?;
         let path = format!("/api/v1/orders/{early}");
         let events = tested.shop.request(Method::GET, &format!("{path}/events"), Some(&buyer)).timeout(PATIENCE);
         let events = tokio::spawn(async move { events.send().await?.text().await });
@@ -85,14 +55,14 @@ fn an_order_is_followed_and_cancelled_before_and_after_it_is_processed() {
         let told = events.await??;
         ensure!(told.contains(r#""status":"Cancelled""#), "the stream did not end with the cancellation: {told}");
 
-        let late = order_one(&tested, &buyer).await?;
-        scale_workers(&tested, 1).await?;
-        becomes(&tested, &buyer, &late, "Processed").await?;
+        let late = tested.order_one(&buyer).await?;
+        tested.scale_workers(1).await?;
+        tested.becomes(&buyer, &late, "Processed").await?;
         stock_becomes(&tested, 9).await?;
         let path = format!("/api/v1/orders/{late}/cancel");
         ensure!(post(&tested, &path, &buyer).await? == StatusCode::ACCEPTED, "a processed order");
         ensure!(post(&tested, &path, &buyer).await? == StatusCode::CONFLICT, "asked once more");
-        becomes(&tested, &buyer, &late, "Cancelled").await?;
+        tested.becomes(&buyer, &late, "Cancelled").await?;
         stock_becomes(&tested, 10).await?;
         // Two cancellations and one confirmation.
         count_mails(&tested, &tested.address("asha"), 3).await?;
@@ -148,10 +118,10 @@ async fn redrive(tested: &Tested, staff: &Account, what: &Value) -> Result<Value
 fn failed_work_is_shown_to_staff_and_taken_up_again() {
     with_shop(10, replicated, |tested| async move {
         let (buyer, staff) = (tested.customer("asha").await?, tested.staff().await?);
-        scale_workers(&tested, 0).await?;
-        let order = order_one(&tested, &buyer).await?;
+        tested.scale_workers(0).await?;
+        let order = tested.order_one(&buyer).await?;
         tested.spoil(&order).await?;
-        scale_workers(&tested, 1).await?;
+        tested.scale_workers(1).await?;
         let letters = async |account: &Account| -> Result<(StatusCode, Value)> {
             let answer = tested.shop.request(Method::GET, "/api/v1/admin/dead-letters", Some(account)).send().await?;
             Ok((answer.status(), answer.json().await?))
@@ -167,7 +137,7 @@ fn failed_work_is_shown_to_staff_and_taken_up_again() {
 
         tested.mend(&order).await?;
         ensure!(redrive(&tested, &staff, &json!({"orderId": order})).await?["orders"] == 1, "one order");
-        becomes(&tested, &buyer, &order, "Processed").await?;
+        tested.becomes(&buyer, &order, "Processed").await?;
         // Its message still lies in the dead-letter queue, and would keep the queue from being deleted with the shop.
         let all = redrive(&tested, &staff, &json!({})).await?;
         ensure!(all == json!({"orders": 0, "adjustments": 0, "moveTask": "started"}), "{all}");
