@@ -36,8 +36,17 @@ pub struct Outcome {
     pub deleting: Option<Fault>,
     /// How far the change of the signing keys has come.
     pub rotation: Option<Underway>,
-    pub paused: bool,
+    pub paused: Paused,
     pub suspended: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paused {
+    #[default]
+    No,
+    Yes,
+    /// What runs is not what the spec asks for.
+    HoldingBack,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,10 +84,11 @@ pub fn conditions(outcome: &Outcome) -> Vec<Condition> {
     let progressing = progressing(outcome);
     let degraded = degraded(outcome, &[&config, &api, &worker, &queue]);
     let ready = ready(outcome, &[&config, &progressing, &api, &worker]);
-    let paused = if outcome.paused {
-        Condition::new(Kind::Paused, Status::True, Reason::Paused, "spec.paused: changes are reported, none are made")
-    } else {
-        Condition::new(Kind::Paused, Status::False, Reason::NotPaused, "")
+    let paused = match outcome.paused {
+        Paused::No => Condition::new(Kind::Paused, Status::False, Reason::NotPaused, ""),
+        Paused::Yes | Paused::HoldingBack => {
+            Condition::new(Kind::Paused, Status::True, Reason::Paused, "spec.paused: changes are reported, none are made")
+        }
     };
     let active = scaling_active(outcome);
     let limited = scaling_limited(outcome);
@@ -225,6 +235,9 @@ fn ready(outcome: &Outcome, parts: &[&Condition]) -> Condition {
     let no = |reason, message: &str| Condition::new(Kind::Ready, Status::False, reason, message);
     if let Some(fault) = outcome.deleting.as_ref().or(outcome.failure.as_ref()) {
         return no(fault.reason, &fault.message);
+    }
+    if outcome.paused == Paused::HoldingBack {
+        return no(Reason::Paused, "spec.paused: what the spec asks for waits until it is false");
     }
     for part in parts {
         let holds_up = if part.kind == Kind::Progressing {

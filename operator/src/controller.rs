@@ -7,8 +7,8 @@ use kube::{ResourceExt, runtime::controller::Action};
 
 use crate::{
     apply::{self, ApplyError},
-    assess::{Outcome, QueueHealth},
-    build::{Prepared, Resources, build},
+    assess::{Outcome, Paused, QueueHealth},
+    build::{Live, Prepared, Resources, build},
     causes::chain,
     conditions::Reason,
     context::{Context, is_ending},
@@ -16,7 +16,7 @@ use crate::{
     deletion::{self, DeletionError, Step},
     fetch::{self, FetchError, Found},
     keys,
-    names::Component,
+    names::{BUILT, Component},
     queue::{Managed, Place, QueueError},
     report::{self, ReportError},
     rollout,
@@ -154,6 +154,15 @@ async fn end(shop: &Arc<ShopDeployment>, ctx: &Arc<Context>) -> Result<Action, R
 
 type Plan = (Result<ValidatedShop, Vec<Fault>>, Option<Resources<Prepared>>, Found);
 
+/// Whether the pods are those that were built, as far as the Deployments are concerned.
+fn is_applied(built: &Resources<Prepared>, live: &Live) -> bool {
+    let is = |built: &Deployment, live: &Option<Arc<Deployment>>| {
+        let fingerprint = |deployment: &Deployment| deployment.annotations().get(BUILT).cloned();
+        live.as_ref().is_some_and(|live| fingerprint(live) == fingerprint(built))
+    };
+    is(&built.api, &live.api) && is(&built.worker, &live.worker)
+}
+
 /// Applies what was built and gathers what there is to report about it.
 async fn put(
     ctx: &Arc<Context>,
@@ -163,7 +172,7 @@ async fn put(
     let mut outcome = Outcome {
         api: live.api.as_deref().cloned(),
         worker: live.worker.as_deref().cloned(),
-        paused: shop.spec.paused,
+        paused: if shop.spec.paused { Paused::Yes } else { Paused::No },
         suspended: shop.spec.suspended,
         lacking: ctx.barred.fault().into_iter().chain(lacking).collect(),
         ..Outcome::default()
@@ -172,7 +181,11 @@ async fn put(
     match (valid, built) {
         (Ok(valid), Some(built)) => {
             outcome.scaling = Some(valid.scaling.clone());
-            if !shop.spec.paused {
+            if shop.spec.paused {
+                if !is_applied(&built, &live) {
+                    outcome.paused = Paused::HoldingBack;
+                }
+            } else {
                 outcome.worker_waits = rollout::image(&built.worker) != Some(valid.worker_image.as_str());
                 outcome.failure = match Box::pin(write(ctx, shop, (&valid, built), &mut outcome)).await {
                     Ok(()) => None,

@@ -190,11 +190,14 @@ pub fn pod(mut pod: Pod) -> Pod {
     Pod { metadata: pod.metadata, spec: pod.spec.as_ref().map(image_only), status: pod.status }
 }
 
-/// Contents never come by watch, and of the metadata only what the generated keys are told by.
+/// Contents never come by watch, and of the metadata only what the generated keys are told by, and their notes.
 pub fn secret(secret: PartialObjectMeta<Secret>) -> PartialObjectMeta<Secret> {
     let ObjectMeta { name, namespace, uid, resource_version, owner_references, annotations, .. } = secret.metadata;
-    let rotation = annotations.and_then(|mut annotations| annotations.remove_entry(names::ROTATION));
-    let annotations = rotation.map(|entry| [entry].into());
+    let notes = annotations.map(|mut annotations| {
+        annotations.retain(|name, _| matches!(name.as_str(), names::ROTATION | names::TOKEN_LIFE));
+        annotations
+    });
+    let annotations = notes.filter(|notes| !notes.is_empty());
     let metadata =
         ObjectMeta { name, namespace, uid, resource_version, owner_references, annotations, ..ObjectMeta::default() };
     PartialObjectMeta { types: None, metadata, ..secret }
@@ -226,10 +229,9 @@ fn one(metadata: &ObjectMeta, annotation: &str) -> Option<BTreeMap<String, Strin
 /// Of `managedFields` only who else has written the object and when, and who owns the replicas.
 fn trim(metadata: &mut ObjectMeta) {
     let entries = metadata.managed_fields.take().unwrap_or_default();
-    let others = entries
-        .into_iter()
-        .filter(|entry| entry.subresource.is_none() && entry.manager.as_deref() != Some(names::MANAGER));
-    let kept: Vec<_> = others.map(brief).collect();
+    let entries = entries.into_iter().filter(|entry| entry.subresource.is_none()).map(brief);
+    let kept: Vec<_> =
+        entries.filter(|entry| entry.manager.as_deref() != Some(names::MANAGER) || entry.fields_v1.is_some()).collect();
     metadata.managed_fields = (!kept.is_empty()).then_some(kept);
 }
 

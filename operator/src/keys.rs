@@ -15,13 +15,13 @@ use serde_json::json;
 use shop_runtime::ids::{NoRandomness, random_bytes};
 
 pub use rotate::{Underway, rotate};
-pub use rotation::{KeyIds, KeysFile, Next, PodKeys, Rotation, Step, Wanted, next_step};
+pub use rotation::{KeyIds, KeysFile, Next, PodKeys, Rotation, Step, TokenLife, Wanted, next_step};
 
 use crate::{
     conditions::Reason,
     context::{Context, cached, is_owned},
     crd::ShopDeployment,
-    names::{self, Component, KEYS_FILE, ROTATION},
+    names::{self, Component, KEYS_FILE, ROTATION, TOKEN_LIFE},
     validate::ValidatedShop,
 };
 
@@ -108,9 +108,11 @@ async fn create(ctx: &Context, object: &ShopDeployment, shop: &ValidatedShop) ->
 fn secret(shop: &ValidatedShop, request: Option<&str>, now: Timestamp) -> Result<Secret, NoRandomness> {
     let file = KeysFile::new(STANDARD.encode(random_bytes::<32>()?));
     let content = json!(file).to_string();
+    let life = TokenLife::noted(None, shop.spec.auth.access_token_minutes, now);
+    let life = life.map(|life| (TOKEN_LIFE.to_owned(), rotate::note(&life)));
     let rotation = request.filter(|text| !text.is_empty()).map(|request| {
         let done = Rotation { request: request.to_owned(), step: Step::Done, key: file.signing, since: now };
-        [(ROTATION.to_owned(), rotate::note(&done))].into()
+        (ROTATION.to_owned(), rotate::note(&done))
     });
     let mut labels = Component::Api.selector(&shop.name);
     labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
@@ -119,7 +121,7 @@ fn secret(shop: &ValidatedShop, request: Option<&str>, now: Timestamp) -> Result
             name: Some(shop.keys_secret.clone()),
             namespace: Some(shop.namespace.clone()),
             labels: Some(labels),
-            annotations: rotation,
+            annotations: Some(life.into_iter().chain(rotation).collect()),
             owner_references: Some(vec![shop.owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -164,6 +166,7 @@ mod tests {
         let rotation: Rotation =
             serde_json::from_str(&secret(Some("may")).metadata.annotations.unwrap()[ROTATION]).unwrap();
         assert_eq!((rotation.request.as_str(), rotation.step, rotation.key.as_str()), ("may", Step::Done, "k1"));
-        assert_eq!(secret(Some("")).metadata.annotations, None);
+        let annotations = secret(Some("")).metadata.annotations.unwrap();
+        assert_eq!(annotations, [(TOKEN_LIFE.to_owned(), r#"{"minutes":15}"#.to_owned())].into());
     }
 }

@@ -25,6 +25,8 @@ pub const PAUSE_SCALE_DOWN: &str = "shop.xhipment.io/pause-scale-down";
 pub const ROTATE_KEYS: &str = "shop.xhipment.io/rotate-keys";
 /// On the keys' Secret: how far their rotation has come.
 pub const ROTATION: &str = "shop.xhipment.io/rotation";
+/// On the keys' Secret: how long tokens live that were signed with them.
+pub const TOKEN_LIFE: &str = "shop.xhipment.io/token-life";
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The cost of the pods that the scaler wants to go: lower than any pod's own cost of 0.
 pub const VICTIM: &str = "-1000";

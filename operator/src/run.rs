@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, channel::mpsc, future};
-use kube::{Api, Client, api::ListParams, runtime::controller::Config as ControllerConfig};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::controller::{self, Config as ControllerConfig},
+};
 use shop_runtime::{clock::Clock, health::Readiness, shutdown::Shutdown};
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
@@ -91,14 +95,20 @@ impl Operator {
             trigger,
         }));
         let _loops_end_with_the_work = StopScalers(ctx.clone());
-        let (filled, told, endings) = (ctx.clone(), ctx.clone(), ctx.clone());
+        let (filled, told, endings, known) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
         let pods = pods.for_each(|pod| {
             endings.endings.see(&pod);
             future::ready(())
         });
         let controller = controller.with_config(ControllerConfig::default().concurrency(PASSES_AT_ONCE));
-        // A failed pass has been logged where it failed.
-        let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|_| future::ready(()));
+        // A failed pass has been logged where it failed. There is none for what is gone, or another operator's.
+        let passes = controller.reconcile_on(triggers).run(reconcile, on_error, ctx).for_each(|pass| {
+            if let Err(controller::Error::ObjectNotFound(shop)) = pass {
+                let uid = shop.extra.uid.as_deref().unwrap_or_default();
+                known.forget((shop.namespace.as_deref().unwrap_or_default(), &shop.name), uid);
+            }
+            future::ready(())
+        });
         tokio::join!(passes, pods, filled.watch_filling(), told.tell_what_is_barred());
     }
 }

@@ -9,10 +9,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    build::RESERVED_ENV,
+    build,
     conditions::Reason,
     crd::{DeletionPolicy, FailurePolicy, Management, Mode, Queue, ShopDeployment, ShopDeploymentSpec},
-    names::{self, keys_secret},
+    names::{self, Component, keys_secret},
     scale::{Opening, Pause, Schedule},
 };
 
@@ -205,10 +205,7 @@ pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, V
     let Some(owner) = shop.controller_owner_ref(&()) else {
         return Err(vec![invalid("metadata: the object has no name or uid".to_owned())]);
     };
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    Ok(ValidatedShop {
+    let shop = ValidatedShop {
         name: shop.name_any(),
         namespace: shop.namespace().unwrap_or_default(),
         owner,
@@ -223,7 +220,25 @@ pub fn validate(shop: &ShopDeployment, world: &World) -> Result<ValidatedShop, V
         scaling: scaling(shop, schedules),
         secrets: world.secrets.clone(),
         spec: spec.clone(),
-    })
+    };
+    faults.extend(env_faults(&shop));
+    if faults.is_empty() { Ok(shop) } else { Err(faults) }
+}
+
+/// A pod's own variable goes before that of its `ConfigMap`: the operator, and what depends on a field, would not know of it.
+fn env_faults(shop: &ValidatedShop) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (component, env) in [(Component::Api, &shop.spec.api.env), (Component::Worker, &shop.spec.worker.env)] {
+        let taken = build::variables(shop, component);
+        for variable in env.iter().filter(|variable| taken.contains(variable.name.as_str())) {
+            faults.push(invalid(format!(
+                "spec.{}.env: {} is taken from a Secret or set by the operator: use the typed field, if there is one",
+                component.as_str(),
+                variable.name
+            )));
+        }
+    }
+    faults
 }
 
 fn secret_faults(spec: &ShopDeploymentSpec, world: &World) -> Vec<Fault> {
@@ -329,14 +344,6 @@ fn text_faults(spec: &ShopDeploymentSpec) -> Vec<Fault> {
     let mut faults = Vec::new();
     for network in spec.settings.trusted_proxies.iter().filter(|network| !is_network(network)) {
         faults.push(invalid(format!("spec.settings.trustedProxies: {network:?} is no network such as 10.0.0.0/8")));
-    }
-    for (field, env) in [("api", &spec.api.env), ("worker", &spec.worker.env)] {
-        for variable in env.iter().filter(|variable| RESERVED_ENV.contains(&variable.name.as_str())) {
-            faults.push(invalid(format!(
-                "spec.{field}.env: {} is taken from a Secret or set by the operator: use the typed field, if there is one",
-                variable.name
-            )));
-        }
     }
     faults
 }

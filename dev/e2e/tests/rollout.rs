@@ -167,6 +167,6 @@ fn a_bad_image_is_told_in_the_kubelets_words() {
 #[test]
 fn a_crash_loop_is_told_in_the_containers_last_words() {
     let env = |value: Value| json!({ "api": { "env": value } });
-    let bad = json!([{ "name": "SHOP_DRAIN_SECONDS", "value": "soon" }]);
-    a_bad_rollout(env(bad), &["container api ended with code", "SHOP_DRAIN_SECONDS"], env(json!([])));
+    let bad = json!([{ "name": "SHOP_PASSWORD_WORKERS", "value": "many" }]);
+    a_bad_rollout(env(bad), &["container api ended with code", "SHOP_PASSWORD_WORKERS"], env(json!([])));
 }

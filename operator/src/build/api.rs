@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     names::{self, Component},
+    rollout,
     validate::ValidatedShop,
 };
 
@@ -49,7 +50,6 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap) -> Deployment {
     Deployment {
         metadata: metadata(shop, Component::Api),
         spec: DeploymentSpec {
-            // Left out, they are free for `kubectl scale` and for a HorizontalPodAutoscaler.
             replicas: if shop.spec.suspended { Some(0) } else { shop.spec.api.replicas },
             selector: LabelSelector {
                 match_labels: Some(Component::Api.selector(&shop.name)),
@@ -63,6 +63,14 @@ pub fn deployment(shop: &ValidatedShop, config: &ConfigMap) -> Deployment {
         },
         status: None,
     }
+}
+
+/// Where the shop names no number it is free for `kubectl scale` and for a `HorizontalPodAutoscaler`. As long as it is still
+/// the operator's own, from a time when the shop named one or was suspended, it stays as it is: what its only owner leaves
+/// out the API server would set to 1.
+pub fn replicas(live: Option<&Deployment>) -> Option<i32> {
+    let own = live.filter(|live| rollout::owns_replicas(live, names::MANAGER))?;
+    own.spec.replicas.map(|replicas| replicas.max(1))
 }
 
 pub fn rolling(max_unavailable: IntOrString) -> DeploymentStrategy {

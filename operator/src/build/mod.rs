@@ -7,7 +7,7 @@ mod network;
 mod pod;
 mod worker;
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{collections::BTreeSet, marker::PhantomData, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -26,7 +26,6 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 pub use monitoring::ServiceMonitor;
-pub use pod::RESERVED_ENV;
 
 use crate::{
     names::{self, Component, image_version},
@@ -56,7 +55,7 @@ pub struct Resources<Stage> {
     pub stage: PhantomData<Stage>,
 }
 
-/// What the builder must know of what there is: who owns the worker's replicas, which images are rolled out, and whose the
+/// What the builder must know of what there is: who owns the replicas, which images are rolled out, and whose the
 /// Ingress's class is.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
@@ -65,11 +64,20 @@ pub struct Live {
     pub ingress: Option<Arc<Ingress>>,
 }
 
+/// Names of the variables that the component's containers have from the operator, or that it goes by itself.
+pub fn variables(shop: &ValidatedShop, component: Component) -> BTreeSet<String> {
+    let config = config::build(shop);
+    let config = if component == Component::Api { config.api } else { config.worker };
+    let reserved = pod::RESERVED_ENV.map(str::to_owned);
+    config.data.unwrap_or_default().into_keys().chain(reserved).collect()
+}
+
 pub fn build(shop: &ValidatedShop, live: &Live) -> Resources<Prepared> {
     let config = config::build(shop);
-    let api = sealed(api::deployment(shop, &config.api));
+    let mut api = sealed(api::deployment(shop, &config.api));
     let mut worker = sealed(worker::deployment(shop, &config.worker, (&api, live)));
     worker.spec.replicas = worker::replicas(shop, live);
+    api.spec.replicas = api.spec.replicas.or_else(|| self::api::replicas(live.api.as_deref()));
     Resources {
         service_accounts: both(|component| sealed(pod::service_account(shop, component))),
         network_policies: network::policies(shop).into_iter().map(sealed).collect(),

@@ -23,8 +23,8 @@ use crate::{
     validate::{Digest, ValidatedShop},
 };
 
-/// Variables that the operator itself puts into the containers, or goes by itself: the port that the Service names, the queue
-/// that the scaler reads.
+/// Variables that the operator itself puts into the containers, besides those of the `ConfigMap`s, or goes by itself: the port
+/// that the Service names, the queue that the scaler reads.
 pub const RESERVED_ENV: [&str; 14] = [
     "SHOP_CA_FILE",
     "SHOP_MONGODB_URI",

@@ -20,7 +20,8 @@ use super::{
     .message("api.resources: requests must not be above limits; left out, they are 50m and 64Mi, 2 and 256Mi"))]
 #[serde(rename_all = "camelCase")]
 pub struct Api {
-    /// Number of pods. Left out: one at first, and then yours or a HorizontalPodAutoscaler's to change.
+    /// Number of pods. Left out: as many as there are, one at first and after a suspension, and yours or a
+    /// HorizontalPodAutoscaler's to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replicas: Option<i32>,

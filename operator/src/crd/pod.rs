@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Affinity;
 use kube::KubeSchema;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 
 use super::bounds;
 
@@ -56,7 +56,7 @@ pub struct Toleration {
     #[schemars(length(max = 63))]
     pub value: Option<String>,
     /// Effect of the taint. Left out: all effects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
     pub effect: Option<TaintEffect>,
     /// With effect NoExecute: seconds for which a pod stays on a node after the taint has come. Left out: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +67,8 @@ pub struct Toleration {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum TolerationOperator {
     #[default]
+    // As a pod may have it, and a shop of version 0.1.0.
+    #[serde(alias = "")]
     Equal,
     Exists,
 }
@@ -76,6 +78,12 @@ pub enum TaintEffect {
     NoSchedule,
     PreferNoSchedule,
     NoExecute,
+}
+
+/// The empty text is all effects in a pod, and in a shop of version 0.1.0. A shop that cannot be read would hide all others.
+fn empty_is_none<'de, D: Deserializer<'de>>(effect: D) -> Result<Option<TaintEffect>, D::Error> {
+    let text = Option::<String>::deserialize(effect)?.filter(|text| !text.is_empty());
+    text.map(|text| TaintEffect::deserialize(text.into_deserializer())).transpose()
 }
 
 /// Pods spread over the values of one node label.

@@ -1,7 +1,7 @@
 //! The schema as a whole: everything is described, bounded, and defaulted or explained.
 
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -82,4 +82,15 @@ fn what_may_be_left_out_has_a_default_or_says_what_that_means() {
         is_ours && is_scalar && node["default"].is_null() && !told && !required(path)
     });
     assert_eq!(silent, Vec::<String>::new());
+}
+
+/// Its schema let any text pass.
+#[test]
+fn tolerations_of_version_0_1_0_are_read() {
+    let read = |value| serde_json::from_value::<Toleration>(value).unwrap();
+    let empty = read(json!({ "key": "a", "operator": "", "effect": "" }));
+    assert_eq!((empty.operator, empty.effect), (TolerationOperator::Equal, None));
+    let full = read(json!({ "key": "a", "operator": "Exists", "effect": "NoExecute" }));
+    assert_eq!((full.operator, full.effect), (TolerationOperator::Exists, Some(TaintEffect::NoExecute)));
+    assert_eq!(serde_json::to_value(&empty).unwrap(), json!({ "key": "a", "operator": "Equal" }));
 }

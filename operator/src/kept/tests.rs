@@ -81,6 +81,9 @@ fn the_gist_of_a_deployment_says_all_that_is_asked_of_it() {
     assert_eq!((owns(names::SCALER), owns("kubectl-edit")), (true, false));
     let managers: Vec<_> = gist.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
     assert_eq!(managers, [names::SCALER, "kubectl-edit"]);
+    let ours = json!([entry(names::MANAGER, None, &fields)]);
+    let ours = Kept::of(deployment(&json!({ "name": "a", "managedFields": ours })));
+    assert!(rollout::owns_replicas(ours.gist(), names::MANAGER));
     assert!(kept.rest.contains("terminationMessagePath") && !kept.rest.contains("observedGeneration"));
 }
 
@@ -111,16 +114,16 @@ fn a_pod_says_all_that_is_asked_of_it() {
 }
 
 #[test]
-fn of_a_secret_its_versions_and_its_note_of_a_rotation_are_kept() {
+fn of_a_secret_its_versions_and_its_notes_are_kept() {
     let metadata = json!({
         "name": "demo-keys", "namespace": "shops", "uid": "1", "resourceVersion": "7", "labels": { "a": "1" },
-        "annotations": { LAST_APPLIED: "{\"data\":{}}", names::ROTATION: "{}" },
+        "annotations": { LAST_APPLIED: "{\"data\":{}}", names::ROTATION: "{}", names::TOKEN_LIFE: "{}" },
         "managedFields": [entry("kubectl", None, &json!({}))],
     });
     let kept = secret(of(json!({ "metadata": metadata })));
     let expected = json!({
         "name": "demo-keys", "namespace": "shops", "uid": "1", "resourceVersion": "7",
-        "annotations": { names::ROTATION: "{}" },
+        "annotations": { names::ROTATION: "{}", names::TOKEN_LIFE: "{}" },
     });
     assert_eq!(serde_json::to_value(&kept.metadata).unwrap(), expected);
 }

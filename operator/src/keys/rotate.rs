@@ -10,14 +10,15 @@ use kube::{
     api::{PartialObjectMeta, PostParams},
     runtime::events::EventType,
 };
+use serde::Serialize;
 use shop_runtime::ids::{NoRandomness, random_bytes};
 
-use super::rotation::{KeysFile, Next, PodKeys, Rotation, Step, Wanted, next_step};
+use super::rotation::{KeysFile, Next, PodKeys, Rotation, Step, TokenLife, Wanted, next_step};
 use crate::{
     causes::chain,
     context::{Context, cached},
     crd::{KeyRotationStatus, ShopDeployment},
-    names::{Component, KEYS_FILE, ROTATE_KEYS, ROTATION},
+    names::{Component, KEYS_FILE, ROTATE_KEYS, ROTATION, TOKEN_LIFE},
     rollout,
     validate::ValidatedShop,
 };
@@ -109,11 +110,23 @@ async fn advance(
         // Its step was taken by an operator that ended before it could say so.
         announce(ctx, shop, rotation).await;
     }
-    let life = SignedDuration::from_mins(valid.spec.auth.access_token_minutes.into());
-    let wanted = Wanted { request: request(shop), token_life: life };
+    let now = ctx.clock.now();
+    // What cannot be read was not written by the operator, and is written anew.
+    let life = meta.annotations().get(TOKEN_LIFE).and_then(|text| serde_json::from_str::<TokenLife>(text).ok());
+    if let Some(news) = TokenLife::noted(life.as_ref(), valid.spec.auth.access_token_minutes, now) {
+        let write = |secret: &mut Secret| {
+            secret.annotations_mut().insert(TOKEN_LIFE.to_owned(), note(&news));
+            Ok(())
+        };
+        change(ctx, (valid, meta), write).await?;
+        // Its event brings the next pass.
+        return Ok(known.map(|rotation| told(&rotation, "", None)));
+    }
+    let longest = life.map_or(valid.spec.auth.access_token_minutes, |life| life.longest(now));
+    let wanted = Wanted { request: request(shop), token_life: SignedDuration::from_mins(longest.into()) };
     let asks = known.as_ref().is_some_and(|rotation| matches!(rotation.step, Step::Accept | Step::Sign));
     let pods = if asks { pods(ctx, valid).await } else { Vec::new() };
-    let (step, after) = match next_step(known.as_ref(), &wanted, &pods, ctx.clock.now()) {
+    let (step, after) = match next_step(known.as_ref(), &wanted, &pods, now) {
         Next::Rest => return Ok(known.map(|rotation| told(&rotation, "", None))),
         Next::Wait(why, wait) => return Ok(known.map(|rotation| told(&rotation, &why, wait))),
         Next::Start => (Step::Accept, None),
@@ -133,57 +146,71 @@ async fn pods(ctx: &Context, valid: &ValidatedShop) -> Vec<PodKeys> {
     futures::future::join_all(asked).await
 }
 
-/// Changes the keys and the note of the step in one write, and only if the Secret is the one that was decided on.
+/// Changes the keys and the note of the step in one write.
 async fn write(
     ctx: &Context,
     (valid, meta): (&ValidatedShop, &PartialObjectMeta<Secret>),
     (step, known, request): (Step, Option<Rotation>, Option<&str>),
 ) -> Result<Option<Rotation>, RotateError> {
-    let (name, secrets) = (&valid.keys_secret, ctx.api::<Secret>(&valid.namespace));
-    let read = secrets.get_opt(name).await.map_err(|source| RotateError::Write { name: name.clone(), source })?;
-    let Some(mut secret) = read.filter(|secret| secret.resource_version() == meta.resource_version()) else {
-        return Ok(None);
-    };
-    let unusable = || RotateError::Unusable { name: name.clone() };
-    let data = secret.data.get_or_insert_default();
-    let content = data.get(KEYS_FILE).ok_or_else(unusable)?;
-    let mut file: KeysFile = serde_json::from_slice(&content.0).map_err(|_| unusable())?;
-    let before = file.clone();
     let mut rotation = known.unwrap_or_else(|| Rotation {
         request: request.unwrap_or_default().to_owned(),
         step,
         key: String::new(),
         since: ctx.clock.now(),
     });
-    match step {
-        Step::Accept => rotation.key = file.accept(STANDARD.encode(random_bytes::<32>()?)),
-        Step::Sign if !file.sign_with(&rotation.key) => return Err(unusable()),
-        Step::Sign | Step::Expire => {}
-        Step::Done => file.drop_old(),
-    }
-    (rotation.step, rotation.since) = (step, ctx.clock.now());
-    if file != before {
-        data.insert(KEYS_FILE.to_owned(), ByteString(serde_json::to_vec(&file).unwrap_or_default()));
-    }
-    secret.annotations_mut().insert(ROTATION.to_owned(), note(&rotation));
+    let take = |secret: &mut Secret| {
+        let unusable = || RotateError::Unusable { name: valid.keys_secret.clone() };
+        let data = secret.data.get_or_insert_default();
+        let content = data.get(KEYS_FILE).ok_or_else(unusable)?;
+        let mut file: KeysFile = serde_json::from_slice(&content.0).map_err(|_| unusable())?;
+        let before = file.clone();
+        match step {
+            Step::Accept => rotation.key = file.accept(STANDARD.encode(random_bytes::<32>()?)),
+            Step::Sign if !file.sign_with(&rotation.key) => return Err(unusable()),
+            Step::Sign | Step::Expire => {}
+            Step::Done => file.drop_old(),
+        }
+        (rotation.step, rotation.since) = (step, ctx.clock.now());
+        if file != before {
+            data.insert(KEYS_FILE.to_owned(), ByteString(serde_json::to_vec(&file).unwrap_or_default()));
+        }
+        secret.annotations_mut().insert(ROTATION.to_owned(), note(&rotation));
+        Ok(())
+    };
+    Ok(change(ctx, (valid, meta), take).await?.then_some(rotation))
+}
+
+/// Changes the keys' Secret, only if it is the one that was decided on; false where it is not.
+async fn change(
+    ctx: &Context,
+    (valid, meta): (&ValidatedShop, &PartialObjectMeta<Secret>),
+    change: impl FnOnce(&mut Secret) -> Result<(), RotateError>,
+) -> Result<bool, RotateError> {
+    let (name, secrets) = (&valid.keys_secret, ctx.api::<Secret>(&valid.namespace));
+    let failed = |source| RotateError::Write { name: name.clone(), source };
+    let read = secrets.get_opt(name).await.map_err(failed)?;
+    let Some(mut secret) = read.filter(|secret| secret.resource_version() == meta.resource_version()) else {
+        return Ok(false);
+    };
+    change(&mut secret)?;
     match secrets.replace(name, &PostParams::default(), &secret).await {
         Ok(_) => {
             ctx.metrics.write("Secret", "changed");
-            Ok(Some(rotation))
+            Ok(true)
         }
         // Another one's change: the watch brings it.
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(None),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
         Err(source) => {
             ctx.metrics.write("Secret", "failed");
-            Err(RotateError::Write { name: name.clone(), source })
+            Err(failed(source))
         }
     }
 }
 
-/// A rotation as the Secret's annotation has it.
-pub fn note(rotation: &Rotation) -> String {
+/// A rotation, or a life, as the Secret's annotation has it.
+pub fn note(value: &impl Serialize) -> String {
     // Our own types always serialise.
-    serde_json::to_string(rotation).unwrap_or_default()
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Whether the status shows the step, or this process has published its event.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Beyond a token's life: what the api allows for clocks that differ, once for its own and once for ours.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
+/// So long pods may go on giving tokens of a longer life after it was shortened: their rollout may be stuck.
+const ROLLOUT: SignedDuration = SignedDuration::from_hours(24);
 
 /// How far a rotation has come, as the keys' Secret is annotated with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,42 @@ pub enum Step {
     Done,
 }
 
+/// How long tokens live, and those that may be left from a time when they lived longer: as the keys' Secret is annotated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenLife {
+    minutes: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    longer: Option<Longer>,
+}
+
+/// Tokens of this life may be left until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Longer {
+    minutes: i32,
+    until: Timestamp,
+}
+
+impl TokenLife {
+    /// What is to be noted now that tokens live for this long: nothing where it is noted.
+    pub fn noted(known: Option<&Self>, minutes: i32, now: Timestamp) -> Option<Self> {
+        let Some(known) = known else { return Some(Self { minutes, longer: None }) };
+        let longest = known.longest(now);
+        let longer = || {
+            let left = SignedDuration::from_mins(longest.into()) + ROLLOUT;
+            // A time that no clock can show is far enough.
+            let until = now.checked_add(left).unwrap_or(Timestamp::MAX);
+            Longer { minutes: longest, until }
+        };
+        (minutes != known.minutes).then(|| Self { minutes, longer: (longest > minutes).then(longer) })
+    }
+
+    /// Minutes that the longest token lives which may be valid now.
+    pub fn longest(&self, now: Timestamp) -> i32 {
+        let longer = self.longer.as_ref().filter(|longer| now < longer.until);
+        longer.map_or(self.minutes, |longer| longer.minutes.max(self.minutes))
+    }
+}
+
 /// The keys as a pod reports them: ids, never keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +90,7 @@ pub struct PodKeys {
 pub struct Wanted<'a> {
     /// The text of the annotation; any new text starts one rotation.
     pub request: Option<&'a str>,
+    /// Of the longest token there may be.
     pub token_life: SignedDuration,
 }
 
@@ -221,6 +260,29 @@ mod tests {
             }
         };
         assert_eq!(waits, left.map(SignedDuration::from_secs));
+    }
+
+    /// Hours and the minutes noted then; and hours later the longest life.
+    #[rstest]
+    #[case::never_changed(&[(0, 15)], &[(0, 15), (99, 15)])]
+    #[case::raised(&[(0, 15), (1, 60)], &[(1, 60)])]
+    #[case::lowered(&[(0, 1440), (1, 15)], &[(1, 1440), (48, 1440), (49, 15)])]
+    #[case::lowered_twice(&[(0, 1440), (1, 60), (2, 15)], &[(2, 1440), (49, 1440), (50, 15)])]
+    #[case::lowered_and_raised(&[(0, 1440), (1, 15), (2, 60)], &[(2, 1440), (50, 60)])]
+    fn a_shortened_life_is_remembered_until_the_last_longer_token_is_gone(
+        #[case] changes: &[(i64, i32)],
+        #[case] longest: &[(i64, i32)],
+    ) {
+        let at = |hours: i64| Timestamp::from_second(hours * 3600).unwrap();
+        let mut life = None;
+        for (hours, minutes) in changes {
+            life = TokenLife::noted(life.as_ref(), *minutes, at(*hours));
+            assert_eq!(TokenLife::noted(life.as_ref(), *minutes, at(*hours)), None, "noted once");
+        }
+        let life = life.unwrap();
+        let found: Vec<_> = longest.iter().map(|(hours, _)| (*hours, life.longest(at(*hours)))).collect();
+        assert_eq!(found, longest);
+        assert_eq!(serde_json::from_str::<TokenLife>(&serde_json::to_string(&life).unwrap()).unwrap(), life);
     }
 
     #[test]

@@ -109,6 +109,18 @@ fn a_minimal_shop_has_the_documented_defaults() {
     Reason::InvalidSpec,
     "use the typed field"
 )]
+#[case::of_the_config_map(
+    json!({"spec": {"api": {"env": [{"name": "SHOP_MONGODB_DATABASE", "value": "x"}]}}}),
+    &[("mongodb", "uri")],
+    Reason::InvalidSpec,
+    "spec.api.env: SHOP_MONGODB_DATABASE is taken from a Secret or set by the operator"
+)]
+#[case::of_the_workers_config_map(
+    json!({"spec": {"worker": {"env": [{"name": "SHOP_WORKER_CONCURRENCY", "value": "1"}]}}}),
+    &[("mongodb", "uri")],
+    Reason::InvalidSpec,
+    "spec.worker.env: SHOP_WORKER_CONCURRENCY is"
+)]
 #[case::no_such_zone(
     json!({"spec": {"worker": {"autoscaling": {"schedules": [
         {"name": "day", "cron": "0 8 * * 1-5", "durationMinutes": 60, "min": 2},

@@ -307,10 +307,13 @@ async fn a_paused_shop_is_only_watched() {
     built(&harness).await;
     harness.apply("demo", json!({ "paused": true })).await;
     harness.condition("demo", "Paused", |status, _| status == "True").await;
+    harness.condition("demo", "Ready", |_, reason| reason != "Paused").await;
     harness.api::<PodDisruptionBudget>().delete("demo-api", &DeleteParams::default()).await.unwrap();
     let before = versions(&harness).await;
     harness.apply("demo", json!({ "paused": true, "settings": { "displayName": "Other" } })).await;
     harness.condition("demo", "Paused", |status, _| status == "True").await;
+    // `kubectl wait` for the new spec must not end.
+    harness.condition("demo", "Ready", |status, reason| status == "False" && reason == "Paused").await;
     assert!(harness.api::<PodDisruptionBudget>().get_opt("demo-api").await.unwrap().is_none());
     assert_eq!(versions(&harness).await, before, "something was written");
     harness.apply("demo", json!({})).await;
@@ -376,8 +379,30 @@ async fn the_apis_replicas_are_anothers_where_the_shop_names_none() {
     let rolled = async || (api().await.annotations()["shop.xhipment.io/built"] != before).then_some(());
     harness.eventually("a change of the api", rolled).await;
     assert_eq!(api().await.spec.replicas, Some(4));
-    harness.apply("demo", json!({ "api": { "replicas": 2 } })).await;
-    harness.eventually("two of them", async || (api().await.spec.replicas == Some(2)).then_some(())).await;
+    let count = async |replicas| {
+        let what = format!("{replicas} of them");
+        harness.eventually(&what, async || (api().await.spec.replicas == Some(replicas)).then_some(())).await;
+    };
+    harness.apply("demo", json!({ "api": { "replicas": 3 } })).await;
+    count(3).await;
+    // As many as it named go on, until somebody else says how many.
+    let again = async |name: &str, replicas| {
+        let before = api().await.annotations()["shop.xhipment.io/built"].clone();
+        harness.apply("demo", json!({ "settings": { "displayName": name } })).await;
+        let rolled = async || (api().await.annotations()["shop.xhipment.io/built"] != before).then_some(());
+        harness.eventually("a change of the api", rolled).await;
+        assert_eq!(api().await.spec.replicas, Some(replicas), "{name}");
+    };
+    again("First", 3).await;
+    again("Second", 3).await;
+    let five = Patch::Merge(json!({ "spec": { "replicas": 5 } }));
+    harness.api::<Deployment>().patch_scale("demo-api", &PatchParams::default(), &five).await.unwrap();
+    again("Third", 5).await;
+    harness.apply("demo", json!({ "suspended": true })).await;
+    count(0).await;
+    harness.apply("demo", json!({})).await;
+    count(1).await;
+    again("Fourth", 1).await;
     harness.finish().await;
 }
 
@@ -429,6 +454,23 @@ async fn a_shop_that_is_deleted_or_another_operators_is_scaled_no_longer() {
     for shop in ["gone", "moved"] {
         harness.eventually("the scaler's end", async || scaled(shop).is_none().then_some(())).await;
     }
+    harness.finish().await;
+}
+
+/// Nobody scales it, and nothing holds its end up.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_any_more_of_a_shop_that_was_never_made() {
+    let mut harness = Harness::new().await;
+    let operator = harness.start_operator("one");
+    harness.apply("demo", json!({ "mongodb": { "uriSecretRef": { "name": "nowhere" } } })).await;
+    harness.condition("demo", "ConfigValid", |_, reason| reason == "SecretMissing").await;
+    let told = || {
+        let series = harness.metrics(operator, "shop_operator_condition{");
+        series.iter().any(|line| line.contains("shop=\"demo\"")).then_some(())
+    };
+    harness.eventually("its conditions", async || told()).await;
+    harness.api::<ShopDeployment>().delete("demo", &DeleteParams::default()).await.unwrap();
+    harness.eventually("their end", async || told().is_none().then_some(())).await;
     harness.finish().await;
 }
 
