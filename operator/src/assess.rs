@@ -86,9 +86,12 @@ pub fn conditions(outcome: &Outcome) -> Vec<Condition> {
     let ready = ready(outcome, &[&config, &progressing, &api, &worker]);
     let paused = match outcome.paused {
         Paused::No => Condition::new(Kind::Paused, Status::False, Reason::NotPaused, ""),
-        Paused::Yes | Paused::HoldingBack => {
-            Condition::new(Kind::Paused, Status::True, Reason::Paused, "spec.paused: changes are reported, none are made")
-        }
+        Paused::Yes | Paused::HoldingBack => Condition::new(
+            Kind::Paused,
+            Status::True,
+            Reason::Paused,
+            "spec.paused: changes are reported, none are made",
+        ),
     };
     let active = scaling_active(outcome);
     let limited = scaling_limited(outcome);

@@ -26,9 +26,10 @@ impl QueueError {
         Self { problem, message }
     }
 
-    pub fn from_sdk<E>(error: &SdkError<E>) -> Self
+    pub fn from_sdk<E, R>(error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug + 'static,
     {
         let Some(service) = error.as_service_error() else {
             let why = shop_runtime::telemetry::chain(error);
@@ -43,7 +44,11 @@ impl QueueError {
             | "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "UnrecognizedClientException"
-            | "MissingAuthenticationToken" => Problem::AccessDenied,
+            | "MissingAuthenticationToken"
+            | "InvalidSecurity"
+            | "IncompleteSignature"
+            | "ExpiredToken"
+            | "ExpiredTokenException" => Problem::AccessDenied,
             _ => Problem::Other,
         };
         let message = service.message().unwrap_or_default().trim_end_matches('.');
@@ -75,5 +80,42 @@ impl QueueError {
     /// Whether asking again soon is useless.
     pub fn is_refusal(&self) -> bool {
         matches!(self.problem, Problem::AccessDenied | Problem::Missing | Problem::NotOwned | Problem::NoCertificate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::{error::ErrorMetadata, operation::get_queue_attributes::GetQueueAttributesError};
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("AccessDenied", Reason::QueueAccessDenied, "check the credentials (spec.aws) and their policy")]
+    #[case("ExpiredToken", Reason::QueueAccessDenied, "check the credentials")]
+    #[case("InvalidSecurity", Reason::QueueAccessDenied, "check the credentials")]
+    #[case("IncompleteSignature", Reason::QueueAccessDenied, "check the credentials")]
+    #[case("AWS.SimpleQueueService.NonExistentQueue", Reason::QueueMissing, "create the queue")]
+    #[case("QueueDoesNotExist", Reason::QueueMissing, "create the queue")]
+    #[case("ThrottlingException", Reason::QueueUnreachable, "it is tried again by itself")]
+    fn what_sqs_answers_has_a_reason_and_a_remedy(#[case] code: &str, #[case] reason: Reason, #[case] remedy: &str) {
+        let answer = ErrorMetadata::builder().code(code).message("Not so.").build();
+        let error = SdkError::service_error(GetQueueAttributesError::generic(answer), ());
+        let fault = QueueError::from_sdk(&error).of("orders").fault();
+        assert_eq!(fault.reason, reason);
+        let said = format!("queue orders: SQS answered {code}: Not so;");
+        assert!(fault.message.starts_with(&said) && fault.message.contains(remedy), "{}", fault.message);
+    }
+
+    #[test]
+    fn no_answer_is_told_with_its_cause() {
+        let error = SdkError::<GetQueueAttributesError, ()>::timeout_error("nobody there");
+        let fault = QueueError::from_sdk(&error).fault();
+        assert_eq!(fault.reason, Reason::QueueUnreachable);
+        assert!(
+            fault.message.contains("SQS cannot be reached") && fault.message.contains("nobody there"),
+            "{}",
+            fault.message
+        );
     }
 }

@@ -21,15 +21,41 @@ use crate::harness::Harness;
 
 /// Every optional part, in forms that the server writes in its own way.
 fn full() -> Value {
+    let terms = json!([{ "matchExpressions": [{ "key": "disk", "operator": "In", "values": ["ssd"] }] }]);
+    let neighbours = json!([{ "weight": 7, "podAffinityTerm": {
+        "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "x" } },
+    } }]);
+    let pod = json!({
+        "nodeSelector": { "disk": "ssd" },
+        "tolerations": [
+            { "key": "x", "operator": "Exists" },
+            { "key": "y", "value": "z", "effect": "NoExecute", "tolerationSeconds": 60 },
+            { "operator": "Exists", "effect": "NoSchedule" },
+        ],
+        "affinity": {
+            "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } },
+            "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": neighbours },
+        },
+        "topologySpread": [
+            { "topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule" },
+            { "topologyKey": "kubernetes.io/hostname" },
+        ],
+        "priorityClassName": "system-node-critical",
+    });
     json!({
+        "worker": { "pod": pod, "env": [{ "name": "EXTRA", "value": "x" }], "terminationGracePeriodSeconds": 90 },
         "images": { "api": "r.example/api:2", "worker": "r.example/worker:2", "pullSecrets": [{ "name": "pull" }] },
-        "auth": { "staffSecretRef": { "name": "mongodb" } },
+        "auth": { "staffSecretRef": { "name": "mongodb" }, "passwordResetUrl": "https://shop.example.com/reset/{token}",
+                  "argon2": { "workers": 2 } },
+        "redis": { "urlSecretRef": { "name": "mongodb" } },
+        "caSecretRef": { "name": "mongodb" },
+        "monitoring": { "serviceMonitor": true },
         "api": {
             "replicas": 2,
             "env": [{ "name": "EXTRA", "value": "1000m" }, { "name": "EMPTY", "value": "" }],
             "ingress": { "enabled": true, "className": "traefik", "host": "shop.example.com",
                          "tls": { "secretName": "tls" }, "annotations": { "a": "b" } },
-            "pod": { "nodeSelector": { "disk": "ssd" }, "tolerations": [{ "key": "x", "operator": "Exists" }] },
+            "pod": pod,
         },
         "settings": { "trustedProxies": ["10.0.0.0/8"], "corsOrigins": ["https://shop.example.com"] },
         "networkPolicy": { "ingressFrom": [{ "namespaceLabels": { "kubernetes.io/metadata.name": "traefik" } }, {}],
@@ -84,7 +110,7 @@ async fn the_servers_answer_contains_what_was_built(#[case] specs: Vec<Value>) {
 }
 
 fn world(shop: &ShopDeployment) -> World {
-    let keys = ["uri", "email", "password", "accessKeyId", "secretAccessKey"];
+    let keys = ["uri", "url", "ca.crt", "email", "password", "accessKeyId", "secretAccessKey"];
     let found =
         FoundSecret { keys: keys.map(|key| (key.to_owned(), Digest::of(b"x"))).into(), version: "1".to_owned() };
     let secrets = BTreeMap::from(["mongodb", "aws"].map(|name| (name.to_owned(), found.clone())));

@@ -25,7 +25,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use shop_operator::crd::ShopDeployment;
+use shop_operator::{crd::ShopDeployment, names::ROTATE_KEYS};
 use shop_runtime::ids::random_hex;
 
 use crate::harness::Harness;
@@ -200,7 +200,7 @@ async fn no_value_of_a_secret_is_told() {
     operator.look_into(&mut search);
     look_at_the_cluster(&harness, &mut search).await;
     let shops = harness.api::<ShopDeployment>();
-    for name in ["demo", "refused"] {
+    for name in ["demo", "own", "refused"] {
         shops.delete(name, &DeleteParams::default()).await.unwrap();
         harness.eventually("the shop's end", async || shops.get_opt(name).await.unwrap().is_none().then_some(())).await;
     }
@@ -226,6 +226,7 @@ async fn live(harness: &Harness, search: &mut Search) {
     // The queue is away for this one: the answer to its credentials is a failure.
     harness.apply("refused", spec(&json!({}))).await;
     harness.condition("refused", "QueueReadable", |status, _| status == "False").await;
+    generated(harness, search).await;
     plant(harness, search).await;
     let mut changed = spec(&managed);
     changed["settings"] = json!({ "displayName": "Changed" });
@@ -244,6 +245,25 @@ async fn live(harness: &Harness, search: &mut Search) {
     look_at_the_cluster(harness, search).await;
     plant(harness, search).await;
     harness.condition("demo", "ConfigValid", |status, _| status == "True").await;
+}
+
+/// Keys that the operator makes, and a rotation of them, are secrets too.
+async fn generated(harness: &Harness, search: &mut Search) {
+    let mut own = spec(&json!({}));
+    own["auth"] = json!({});
+    harness.apply("own", own).await;
+    for (request, count) in [("", 1), ("now", 2)] {
+        let rotate = json!({ "metadata": { "annotations": { ROTATE_KEYS: request } } });
+        let params = PatchParams::default();
+        harness.api::<ShopDeployment>().patch("own", &params, &Patch::Merge(&rotate)).await.unwrap();
+        let keys = async || {
+            let file = harness.api::<Secret>().get_opt("own-keys").await.unwrap()?.data?.remove("keys.json")?;
+            let file: Value = serde_json::from_slice(&file.0).unwrap();
+            file["keys"].as_object().filter(|keys| keys.len() == count).cloned()
+        };
+        let keys = harness.eventually("generated keys", keys).await;
+        search.values.extend(keys.values().map(|key| key.as_str().unwrap().to_owned()));
+    }
 }
 
 fn sqs() -> String {

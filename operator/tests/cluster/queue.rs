@@ -155,6 +155,40 @@ async fn a_managed_queue_is_made_with_its_dead_letter_queue_and_repaired() {
     sqs.clean().await;
 }
 
+/// A stop between the two leaves this behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_which_only_the_dead_letter_queue_was_made_is_finished() {
+    let (harness, sqs) = with_operator().await;
+    let dead = sqs.client.create_queue().queue_name(format!("{}-dlq", sqs.name));
+    dead.tags(names::QUEUE_TAG, format!("{}/demo", harness.namespace)).send().await.unwrap();
+    harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    assert!(sqs.attribute(&sqs.name, QueueAttributeName::RedrivePolicy).await.unwrap().contains("-dlq"));
+    harness.finish().await;
+    sqs.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_of_a_paused_shop_is_only_watched() {
+    let (harness, sqs) = with_operator().await;
+    harness.apply("demo", sqs.spec(json!({}))).await;
+    readable(&harness).await;
+    let count = async |paused: bool, count: u32| {
+        let mut spec = sqs.spec(json!({ "paused": paused }));
+        spec["queue"]["deadLetter"] = json!({ "maxReceiveCount": count });
+        harness.apply("demo", spec).await;
+    };
+    let policy = async || sqs.attribute(&sqs.name, QueueAttributeName::RedrivePolicy).await.unwrap();
+    let before = policy().await;
+    count(true, 4).await;
+    harness.condition("demo", "Paused", |status, _| status == "True").await;
+    assert_eq!(policy().await, before);
+    count(false, 4).await;
+    harness.eventually("the new policy", async || (policy().await != before).then_some(())).await;
+    harness.finish().await;
+    sqs.clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_comes_back() {
     let (harness, sqs) = with_operator().await;

@@ -388,12 +388,11 @@ fn owned(entry: &Value) -> String {
     format!("{} {} {} {fields}", entry["manager"], entry["operation"], entry["subresource"])
 }
 
-/// Without how many rollouts there have been.
+/// Without how many rollouts there have been, which of a new Deployment is not known at once.
 pub fn without_revisions(mut picture: Picture) -> Picture {
     for object in picture.values_mut() {
-        if let Some(revision) = object.pointer_mut("/metadata/annotations/deployment.kubernetes.io~1revision") {
-            *revision = Value::Null;
-        }
+        let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+        annotations.and_then(|annotations| annotations.remove("deployment.kubernetes.io/revision"));
     }
     picture
 }
