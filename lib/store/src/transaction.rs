@@ -10,6 +10,7 @@ use crate::{StoreError, gate::Gate};
 
 /// Sends of a commit whose result stayed unknown before it is given up: the work is then delivered and decided again.
 const COMMIT_ATTEMPTS: u32 = 3;
+/// Tries to end what was cut off; after them MongoDB's own limit does.
 const KILL_ATTEMPTS: u32 = 3;
 
 /// A running transaction. Dropping it aborts.
@@ -46,7 +47,14 @@ impl Transaction {
                 Err(error) if attempt < COMMIT_ATTEMPTS && error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
                     attempt += 1;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let error = StoreError::from(error);
+                    if !matches!(error, StoreError::Unavailable(_)) {
+                        // MongoDB has answered, and ended it.
+                        self.session = None;
+                    }
+                    return Err(error);
+                }
             }
         }
     }

@@ -124,6 +124,7 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
     } else {
         history.limit = limit(policy, size, &terms);
         let (wanted, remembered) = want(policy, history, sample, &terms);
+        // As in an outage, which the restart may have hidden: what is held counts as needed.
         history.recommend(if history.restarted { remembered.max(sample.current) } else { remembered });
         terms.window_max = history.window_max(policy);
         if asleep(policy, history, sample) {
