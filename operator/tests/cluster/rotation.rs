@@ -263,3 +263,22 @@ async fn a_note_that_makes_no_sense_stops_the_rotation_alone() {
     step("Accept").await;
     harness.finish().await;
 }
+
+/// Tokens of the longer life are valid for as long as it was, whatever the spec says by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_token_life_is_noted_beside_the_longer_one() {
+    let harness = Harness::with_operator().await;
+    let noted = async |parts: &[&str]| {
+        let note = async || {
+            let secret = harness.api::<Secret>().get_opt("demo-keys").await.unwrap()?;
+            let note = secret.annotations().get("shop.xhipment.io/token-life")?.clone();
+            parts.iter().all(|part| note.contains(part)).then_some(())
+        };
+        harness.eventually(&format!("a note of {parts:?}"), note).await;
+    };
+    harness.apply("demo", json!({ "auth": { "accessTokenMinutes": 60 } })).await;
+    noted(&[r#"{"minutes":60}"#]).await;
+    harness.apply("demo", json!({ "auth": { "accessTokenMinutes": 5 } })).await;
+    noted(&[r#""minutes":5,"#, r#""longer":{"minutes":60,"#]).await;
+    harness.finish().await;
+}
