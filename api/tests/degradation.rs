@@ -22,7 +22,6 @@ mod sqs;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use shop_harness::Link;
 
 use crate::shop::{Answer, Shop, eventually, send};
 
@@ -89,14 +88,6 @@ impl Time {
             println!("degradation {}: {} after {} ms", self.test, self.end, self.since.elapsed().as_millis());
         })
     }
-}
-
-/// A link to the server at an `http://` endpoint, and the endpoint that goes through it.
-async fn link_to(endpoint: &str) -> (Link, String) {
-    let server = endpoint.strip_prefix("http://").unwrap().trim_end_matches('/');
-    let link = Link::to(server).await.unwrap();
-    let through = format!("http://{}", link.address());
-    (link, through)
 }
 
 async fn readiness(shop: &Shop) -> Answer {

@@ -1,7 +1,13 @@
 //! Everything done with SQS: receiving, keeping messages hidden while they are in work, deleting and giving back.
 //! Knows receipts, not orders.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use aws_sdk_sqs::{
     error::BuildError,
@@ -22,6 +28,13 @@ use crate::config::LONG_POLL;
 /// What SQS takes in one request.
 const BATCH: usize = 10;
 const DELETE_ATTEMPTS: u32 = 3;
+
+/// How long a received message stays hidden until it is first extended. Short, because nobody extends what a receive
+/// brought that was cut off, or what a worker held that was killed at once: others get it this much later. Most work
+/// ends before it would be extended.
+pub const CLAIM: Duration = Duration::from_secs(3);
+/// An SQS that takes longer to answer might delete or extend too late for that.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// The right to delete or give back one delivery of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +68,13 @@ pub enum DeliveryError {
 pub struct Inbox {
     queue: Queue,
     visibility: Duration,
+    /// Whether the latest answer to a request that waits for no message was slow.
+    slow: Arc<AtomicBool>,
 }
 
 impl Inbox {
     pub fn new(queue: Queue, visibility: Duration) -> Self {
-        Self { queue, visibility }
+        Self { queue, visibility, slow: Arc::default() }
     }
 
     pub fn queue(&self) -> &Queue {
@@ -73,7 +88,7 @@ impl Inbox {
         let answer = request
             .max_number_of_messages(i32::try_from(max.min(BATCH)).unwrap_or(1))
             .wait_time_seconds(seconds(LONG_POLL))
-            .visibility_timeout(seconds(self.visibility))
+            .visibility_timeout(seconds(self.claim()))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_attribute_names(TRACEPARENT)
@@ -85,9 +100,18 @@ impl Inbox {
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
     }
 
-    /// How long a message stays hidden when it is not extended.
+    /// How long a message stays hidden after it was extended.
     pub fn visibility(&self) -> Duration {
         self.visibility
+    }
+
+    /// How long a message stays hidden after it was received.
+    fn claim(&self) -> Duration {
+        if self.slow.load(Ordering::Relaxed) { self.visibility } else { CLAIM.min(self.visibility) }
+    }
+
+    fn answered_since(&self, asked: Instant) {
+        self.slow.store(asked.elapsed() >= SLOW, Ordering::Relaxed);
     }
 
     /// Hides messages anew. Returns those that are no longer ours: their receipts are good for nothing any more.
@@ -129,7 +153,9 @@ impl Inbox {
                 let entry = entry.id(at.to_string()).receipt_handle(&receipt.0).visibility_timeout(seconds(delay));
                 request = request.entries(entry.build()?);
             }
+            let asked = Instant::now();
             let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
+            self.answered_since(asked);
             let gone = answer.failed().iter().filter(|failed| is_lost(failed.code()));
             lost.extend(gone.filter_map(|failed| batch.get(failed.id().parse::<usize>().ok()?)).cloned());
         }
@@ -143,7 +169,9 @@ impl Inbox {
             let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(&receipt.0);
             request = request.entries(entry.build()?);
         }
+        let asked = Instant::now();
         let answer = request.send().await.map_err(|error| DeliveryError::Request(error.into()))?;
+        self.answered_since(asked);
         let failed: Vec<_> = answer.failed().iter().filter(|failed| !is_lost(failed.code())).collect();
         let Some(first) = failed.first() else { return Ok(()) };
         let left = failed.iter().filter_map(|failed| receipts.get(failed.id().parse::<usize>().ok()?)).cloned();
@@ -208,6 +236,13 @@ pub(crate) mod tests {
         }
     }
 
+    async fn inbox(endpoint: String, visibility: Duration) -> Inbox {
+        let service = Service { region: "x".into(), endpoint: Some(endpoint.clone()) };
+        let access = Access { key: Some((&"id".into(), &"key".into())), ..Access::default() };
+        let client = aws::sqs_as(&service, &access).await;
+        Inbox::new(Queue::new(client, QueueAddress::Url(endpoint)), visibility)
+    }
+
     #[rstest]
     #[case(0, 1, 2)]
     #[case(1, 1, 2)]
@@ -220,6 +255,23 @@ pub(crate) mod tests {
             let delay = back_off(count);
             assert!((Duration::from_secs(least)..=Duration::from_secs(most)).contains(&delay), "{delay:?}");
         }
+    }
+
+    #[rstest]
+    #[case::short_at_first(60, 0, 3)]
+    #[case::never_above_the_visibility(2, 0, 2)]
+    #[case::an_answer_takes_long(60, 500, 60)]
+    #[tokio::test]
+    async fn what_is_received_is_hidden_shortly(
+        #[case] visibility: u64,
+        #[case] answer_millis: u64,
+        #[case] hidden: u64,
+    ) {
+        let inbox = inbox("http://127.0.0.1:9".into(), Duration::from_secs(visibility)).await;
+        inbox.answered_since(Instant::now().checked_sub(Duration::from_millis(answer_millis)).unwrap());
+        assert_eq!(inbox.claim(), Duration::from_secs(hidden));
+        inbox.answered_since(Instant::now());
+        assert_eq!(inbox.claim(), CLAIM.min(Duration::from_secs(visibility)), "it forgets");
     }
 
     #[rstest]
@@ -243,10 +295,7 @@ pub(crate) mod tests {
             }
             attempts
         };
-        let service = Service { region: "x".into(), endpoint: Some(endpoint.clone()) };
-        let access = Access { key: Some((&"id".into(), &"key".into())), ..Access::default() };
-        let client = aws::sqs_as(&service, &access).await;
-        let inbox = Inbox::new(Queue::new(client, QueueAddress::Url(endpoint)), Duration::from_secs(30));
+        let inbox = inbox(endpoint, Duration::from_secs(30)).await;
         let (received, attempts) = tokio::join!(inbox.receive(1), hang_up);
         assert!(matches!(received, Err(DeliveryError::Request(_))), "{received:?}");
         assert_eq!(attempts, 1);

@@ -33,9 +33,9 @@ pub fn poll_interval() -> Duration {
     Duration::from_millis(800 + u64::from(jitter) * 400 / 256)
 }
 
-/// When entries that found no queue are tried again: soon, however long the outage is.
+/// When entries that found no queue are tried again: with the next poll, however long the outage is.
 pub fn away_until(now: Timestamp) -> Timestamp {
-    now.saturating_add(SignedDuration::from_secs(2)).unwrap_or(now)
+    now.saturating_add(SignedDuration::from_millis(500)).unwrap_or(now)
 }
 
 /// When an entry that the queue refused after it was taken `attempts` times is tried again: 1 s, doubled up to a minute.

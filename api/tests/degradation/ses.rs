@@ -7,7 +7,7 @@ use shop_harness::{Link, Servers};
 use shop_store::mails::{MailKind, MailState};
 
 use crate::{
-    SLOW, Time, counted, counts, diagnosis, link_to, readiness, ready,
+    SLOW, Time, counted, counts, diagnosis, readiness, ready,
     shop::{Args, DOCUMENTED_ORDER, Shop, bearer, eventually, send, with_shop_of},
     sound,
     tour::everything_works,
@@ -17,7 +17,7 @@ const HELD: &str = "shop_mailer_held_mails_total";
 
 /// Runs a test in a shop whose api reaches the mail service through a link, which is prepared before it starts.
 async fn with_link(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, &Link)) {
-    let (link, endpoint) = link_to(&Servers::from_environment().unwrap().ses_endpoint).await;
+    let (link, endpoint) = Link::to_http(&Servers::from_environment().unwrap().ses_endpoint).await.unwrap();
     prepare(&link);
     let through = |args: &mut Args| {
         args.set("--ses-endpoint", &endpoint);

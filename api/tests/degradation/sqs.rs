@@ -5,7 +5,7 @@ use shop_harness::{Link, Servers};
 use tokio::time::timeout;
 
 use crate::{
-    SLOW, Time, counts, diagnosis, link_to, readiness, ready,
+    SLOW, Time, counts, diagnosis, readiness, ready,
     shop::{Args, MOUSE, Shop, with_shop_of},
     sound,
     tour::everything_works,
@@ -14,13 +14,11 @@ use crate::{
 /// One mouse: there are ten.
 const ORDER: &str =
     r#"{"location":"bangalore","totalAmount":1324,"items":[{"productId":"67c8830b7ef1b848ac52ebec","quantity":1}]}"#;
-/// SQS may give messages to a receive that was cut off; they come again after this time.
-const VISIBILITY: &str = "10";
 const NOT_SENT: &str = "shop_relay_failed_messages_total";
 
 /// Runs a test in a shop whose api and worker reach the queue through a link, which is prepared before they start.
 async fn with_link(prepare: fn(&Link), test: impl AsyncFnOnce(&Shop, (&Link, &str))) {
-    let (link, endpoint) = link_to(&Servers::from_environment().unwrap().sqs_endpoint).await;
+    let (link, endpoint) = Link::to_http(&Servers::from_environment().unwrap().sqs_endpoint).await.unwrap();
     prepare(&link);
     let through = |args: &mut Args| {
         args.set("--sqs-endpoint", &endpoint);
@@ -65,7 +63,7 @@ async fn sqs_down_at_start() {
         let placed = orders(shop, &token, 3).await;
         noticing.until(counts(shop, (NOT_SENT, 1))).await;
         everything_works(shop).await;
-        shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
+        shop.worker(&["--sqs-endpoint", endpoint]).await;
         all_wait(shop, &placed).await;
         assert_eq!((readiness(shop).await.status.as_u16(), diagnosis(shop, "sqs").await.as_str()), (200, "failed"));
         link.mend();
@@ -77,7 +75,7 @@ async fn sqs_down_at_start() {
 #[tokio::test]
 async fn sqs_killed() {
     with_link(Link::mend, async |shop, (link, endpoint)| {
-        shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
+        shop.worker(&["--sqs-endpoint", endpoint]).await;
         let token = shop.customer().await;
         let mut placed = orders(shop, &token, 3).await;
         all_are_processed(shop, &placed).await;
@@ -97,7 +95,7 @@ async fn sqs_killed() {
 #[tokio::test]
 async fn sqs_slow_by_two_seconds() {
     with_link(Link::mend, async |shop, (link, endpoint)| {
-        shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
+        shop.worker(&["--sqs-endpoint", endpoint]).await;
         link.slow(SLOW);
         let token = shop.customer().await;
         let finishing = Time::to_finish("sqs_slow_by_two_seconds");
@@ -111,7 +109,7 @@ async fn sqs_slow_by_two_seconds() {
 #[tokio::test]
 async fn sqs_back_again() {
     with_link(Link::mend, async |shop, (link, endpoint)| {
-        shop.worker(&["--sqs-endpoint", endpoint, "--visibility-seconds", VISIBILITY]).await;
+        shop.worker(&["--sqs-endpoint", endpoint]).await;
         link.cut();
         let placed = orders(shop, &shop.customer().await, 3).await;
         // Each has been tried so often that waiting twice as long each time would take half a minute more.

@@ -88,8 +88,7 @@ impl Life {
         let servers = &shop.ground.servers;
         let (mongodb, uri) = Link::to_mongodb(&servers.mongodb_uri).await.unwrap();
         let (redis, url) = Link::to_redis(&servers.redis_url).await.unwrap();
-        let sqs = Link::to(servers.sqs_endpoint.trim_start_matches("http://")).await.unwrap();
-        let sqs_endpoint = format!("http://{}", sqs.address());
+        let (sqs, sqs_endpoint) = Link::to_http(&servers.sqs_endpoint).await.unwrap();
         let ses = Ses::to(&shop.args.config().mail.service()).await.unwrap();
         let api = Process::start(shop, |args| {
             args.set("--log-level", "trace").set("--mongodb-uri", &uri).set("--redis-url", &url);

@@ -103,6 +103,14 @@ impl Link {
         Ok((link, through))
     }
 
+    /// A link to SQS or SES at `endpoint`, and the endpoint that goes through it.
+    pub async fn to_http(endpoint: &str) -> anyhow::Result<(Self, String)> {
+        let server = endpoint.strip_prefix("http://").context("no http endpoint")?;
+        let link = Self::to(server.trim_end_matches('/')).await?;
+        let through = format!("http://{}", link.address);
+        Ok((link, through))
+    }
+
     /// Ends all connections and lets no new ones through.
     pub fn cut(&self) {
         self.state.send_replace(State::Cut);

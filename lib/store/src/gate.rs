@@ -10,7 +10,7 @@ use crate::{Store, StoreError};
 /// Between two questions; with the time that an answer may take, an outage is noticed within a second.
 const PAUSE: Duration = Duration::from_millis(200);
 /// An answer may take so many ticks.
-const TICKS: u32 = 15;
+const TICKS: u32 = 14;
 const TICK: Duration = Duration::from_millis(50);
 
 /// Open while MongoDB answers, shut while it does not; neither until [`Store::watch`] knows. Cheap to clone.

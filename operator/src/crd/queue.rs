@@ -41,7 +41,8 @@ pub struct Queue {
     /// that is there already and does not carry this shop's tag is refused. Existing: it only reads them.
     #[serde(default)]
     pub management: Management,
-    /// How long a received message stays hidden before another worker may get it. Workers extend it while they work.
+    /// How long a message in work stays hidden from other workers. Workers hide what they receive for 3 s, and extend that
+    /// to this time, again and again, while they work.
     #[serde(default = "Queue::visibility")]
     #[schemars(range(min = 10, max = 43200))]
     pub visibility_timeout_seconds: i32,

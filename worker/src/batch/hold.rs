@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use shop_runtime::telemetry::chain;
 
 use super::Workshop;
-use crate::delivery::{Delivery, Receipt};
+use crate::delivery::{CLAIM, Delivery, Receipt};
 
 /// Receipts of messages that are neither deleted, given back nor lost.
 #[derive(Debug)]
@@ -33,24 +33,26 @@ impl Holding {
 }
 
 impl Workshop {
-    /// Keeps the messages hidden for as long as it is polled. After a request that failed the next one comes soon.
+    /// Keeps the messages hidden for as long as it is polled: first for what a receive hides them, then for the
+    /// visibility. After a request that failed the next one comes soon.
     pub(super) async fn keep_hidden(&self, held: &mut Holding) -> Infallible {
-        let visibility = self.inbox.visibility();
-        let mut pause = visibility / 3;
+        let mut hidden = CLAIM.min(self.inbox.visibility());
+        let mut pause = hidden / 3;
         loop {
             tokio::time::sleep(pause).await;
-            pause = match tokio::time::timeout(visibility / 3, self.inbox.extend(held.all())).await {
+            pause = match tokio::time::timeout(hidden / 3, self.inbox.extend(held.all())).await {
                 Ok(Ok(lost)) => {
                     self.lose(held, &lost);
-                    visibility / 3
+                    hidden = self.inbox.visibility();
+                    hidden / 3
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(error = chain(&error), "cannot extend the messages in work; they may come twice");
-                    visibility / 12
+                    hidden / 12
                 }
                 Err(_) => {
                     tracing::warn!("SQS is too slow to extend the messages in work; they may come twice");
-                    visibility / 12
+                    hidden / 12
                 }
             };
         }

@@ -30,12 +30,59 @@ async fn a_slow_message_stays_hidden_while_it_is_in_work() -> anyhow::Result<()>
 }
 
 #[tokio::test]
+async fn what_a_receive_brought_that_was_cut_off_comes_again_in_seconds() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let (link, endpoint) = Link::to_http(&shop.servers.sqs_endpoint).await?;
+        link.mute_after(b"ReceiveMessage");
+        let worker = Worker::start(&shop, &["--sqs-endpoint", &endpoint]).await?;
+        let id = shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?;
+        eventually("it is taken in vain", async || Ok((shop.queue.counts().await?.in_flight == 1).then_some(())))
+            .await?;
+        link.cut();
+        eventually("it tries again", async || Ok((worker.sqs_calls().await? > 1).then_some(()))).await?;
+        link.mend();
+        // Half a minute at most, where the visibility is a minute.
+        assert_eq!(shop.settled(&id).await?.status, Status::Processed);
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_sqs_that_answers_late_keeps_messages_hidden_longer() -> anyhow::Result<()> {
+    with_shop(async |shop| {
+        let product = shop.stocked(5).await?;
+        let (link, endpoint) = Link::to_http(&shop.servers.sqs_endpoint).await?;
+        let flags = ["--sqs-endpoint", &endpoint, "--simulated-work-ms", "1000"];
+        let worker = Worker::start(&shop, &flags).await?;
+        // Longer than messages are hidden at first.
+        link.slow(Duration::from_millis(3_500));
+        let mut placed = Vec::new();
+        for _ in 0..2 {
+            placed.push(shop.place(&[(&product, 1)], Timestamp::UNIX_EPOCH).await?);
+            eventually("it has ended", async || {
+                let (counts, report) = (shop.queue.counts().await?, worker.report().await?);
+                Ok((counts.visible + counts.in_flight == 0 && report["inFlight"] == 0).then_some(()))
+            })
+            .await?;
+        }
+        // What it found out with the first message holds for the second.
+        assert_eq!(shop.order(&placed[1]).await?.deliveries, None);
+        link.mend();
+        assert!(worker.stop().await);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn what_the_queue_gave_to_another_is_neither_extended_nor_deleted_nor_decided_twice() -> anyhow::Result<()> {
     with_shop_of(SHORT, async |shop| {
         let product = shop.stocked(5).await?;
         let (mongodb, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
-        let sqs = Link::to(shop.servers.sqs_endpoint.trim_start_matches("http://")).await?;
-        let endpoint = format!("http://{}", sqs.address());
+        let (sqs, endpoint) = Link::to_http(&shop.servers.sqs_endpoint).await?;
         let flags = ["--mongodb-uri", &uri, "--sqs-endpoint", &endpoint, "--visibility-seconds", "2"];
         let paused = Worker::start(&shop, &[&flags[..], &["--concurrency", "1"]].concat()).await?;
         paused.ready().await?;

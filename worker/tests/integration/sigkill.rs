@@ -66,8 +66,7 @@ async fn a_kill_at_any_step_loses_and_doubles_nothing(
         let product = shop.stocked(5).await?;
         let (mongodb, uri) = Link::to_mongodb(&shop.servers.mongodb_uri).await?;
         let (redis, redis_url) = Link::to_redis(&shop.servers.redis_url).await?;
-        let sqs = Link::to(shop.servers.sqs_endpoint.trim_start_matches("http://")).await?;
-        let endpoint = format!("http://{}", sqs.address());
+        let (sqs, endpoint) = Link::to_http(&shop.servers.sqs_endpoint).await?;
         let link = match at {
             At::MongoDb => &mongodb,
             At::Redis => &redis,
