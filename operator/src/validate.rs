@@ -266,7 +266,7 @@ fn queue_faults(shop: &ShopDeployment, world: &World) -> Vec<Fault> {
     let mut faults = Vec::new();
     if let Some(first) = world.others.iter().find(|other| other.age < me.age && same_queue(&other.queue, &me.queue)) {
         let message = format!(
-            "spec.queue is the queue of the older shop {} already: give this shop a queue of its own \
+            "spec.queue is the queue of the older shop {} already, or its dead-letter queue: give this shop one of its own \
              (where only the AWS accounts differ, say so with queue.url)",
             first.name
         );
@@ -278,13 +278,19 @@ fn queue_faults(shop: &ShopDeployment, world: &World) -> Vec<Fault> {
     faults
 }
 
-/// The same server, name and account; an account that is not said counts as the same.
+/// The same server, name and account; an account that is not said counts as the same. The dead-letter queue of a Managed
+/// queue is its shop's as well.
 fn same_queue(a: &Queue, b: &Queue) -> bool {
     let (a_account, a_name) = account_and_name(a);
     let (b_account, b_name) = account_and_name(b);
     let accounts_differ = matches!((a_account, b_account), (Some(a), Some(b)) if a != b);
+    let is_dead_letters_of = |queue: &Queue, name: &str, other: &str| {
+        queue.management == Management::Managed && names::dead_letter_queue(name) == other
+    };
+    let names_meet =
+        a_name == b_name || is_dead_letters_of(a, a_name, b_name) || is_dead_letters_of(b, b_name, a_name);
     let (a_servers, b_servers) = (servers(a), servers(b));
-    a_servers.iter().any(|server| b_servers.contains(server)) && a_name == b_name && !accounts_differ
+    a_servers.iter().any(|server| b_servers.contains(server)) && names_meet && !accounts_differ
 }
 
 /// The servers that a queue is said to be on: its URL's, its endpoint, or else AWS's in its region.

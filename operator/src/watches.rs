@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::PartialObjectMeta,
-    core::Status,
+    core::{DeserializeGuard, ObjectMeta, Status, error_boundary::InvalidObject},
     runtime::{
         Controller, WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -19,6 +19,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -140,7 +141,8 @@ pub fn watches(client: &Client, config: &Config, barred: &Barred) -> Watched {
     };
     let all = watcher::Config::default().page_size(PAGE);
     let ours = all.clone().labels(&format!("{MANAGED_BY}={MANAGER}"));
-    let (shops, shop_events) = watched(whole(client, config, &all.clone().labels(&class)), kept::shop, barred);
+    let every_shop = readable(whole(client, config, &all.clone().labels(&class)));
+    let (shops, shop_events) = watched(every_shop, kept::shop, barred);
     let (service_accounts, one) = watched(whole(client, config, &ours), Kept::of, barred);
     let (config_maps, two) = watched(whole(client, config, &ours), Kept::of, barred);
     let (network_policies, three) = watched(whole(client, config, &ours), Kept::of, barred);
@@ -217,6 +219,50 @@ where
 {
     let (api, which) = (scoped::<K>(client, config), which.clone());
     move || watcher(api.clone(), which.clone()).boxed()
+}
+
+/// A watch of the shops that can be read: one that an older or foreign schema let in must not hide the others.
+fn readable(watch: impl Fn() -> Watch<Guarded> + Send) -> impl Fn() -> Watch<ShopDeployment> + Send {
+    move || watch().filter_map(|event| future::ready(event.map(read).transpose())).boxed()
+}
+
+type Guarded = DeserializeGuard<ShopDeployment>;
+
+/// The event without the guard. What can no longer be read counts as gone: what runs of it is left alone.
+fn read(event: Event<Guarded>) -> Option<Event<ShopDeployment>> {
+    match event {
+        Event::Apply(DeserializeGuard(Ok(shop))) => Some(Event::Apply(shop)),
+        Event::Delete(DeserializeGuard(Ok(shop))) => Some(Event::Delete(shop)),
+        Event::InitApply(DeserializeGuard(Ok(shop))) => Some(Event::InitApply(shop)),
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(DeserializeGuard(Err(unreadable))) => {
+            tell(&unreadable);
+            None
+        }
+        Event::Apply(DeserializeGuard(Err(unreadable))) => {
+            tell(&unreadable);
+            gone(unreadable.metadata).map(Event::Delete)
+        }
+        Event::Delete(DeserializeGuard(Err(unreadable))) => gone(unreadable.metadata).map(Event::Delete),
+    }
+}
+
+fn tell(unreadable: &InvalidObject) {
+    let InvalidObject { error, metadata } = unreadable;
+    tracing::error!(
+        namespace = metadata.namespace,
+        shop = metadata.name,
+        error,
+        "a ShopDeployment cannot be read and is left as it is: correct it, or install the CRD of this operator's version"
+    );
+}
+
+/// A shop of which only the name matters.
+fn gone(metadata: ObjectMeta) -> Option<ShopDeployment> {
+    let spec = json!({ "mongodb": { "uriSecretRef": { "name": "" } }, "queue": {}, "mail": { "from": "" } });
+    let spec = serde_json::from_value(spec).ok()?;
+    Some(ShopDeployment { metadata, spec, status: None })
 }
 
 /// A watch that is told at its start that its version is too old would ask for that version again and again: another one
@@ -312,5 +358,43 @@ mod tests {
         let kind = Kind { listed: true, refusal: Some(("no".to_owned(), at)) };
         let told = |seconds| kind.refusal(at + Duration::from_secs(seconds));
         assert_eq!((told(0), told(89), told(90)), (Some("no"), Some("no"), None));
+    }
+
+    fn shop(name: &str, spec: serde_json::Value) -> Guarded {
+        let object = json!({ "apiVersion": "shop.xhipment.io/v1alpha1", "kind": "ShopDeployment",
+                             "metadata": { "name": name, "namespace": "shops" }, "spec": spec });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// What `read` leaves of an event, in a word.
+    fn left(event: Event<Guarded>) -> String {
+        match read(event) {
+            Some(Event::Apply(shop)) => format!("apply {}", shop.name_any()),
+            Some(Event::InitApply(shop)) => format!("list {}", shop.name_any()),
+            Some(Event::Delete(shop)) => format!("delete {}", ObjectRef::from_obj(&shop)),
+            Some(Event::Init) => "init".to_owned(),
+            Some(Event::InitDone) => "done".to_owned(),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_shop_that_cannot_be_read_is_gone_and_hides_no_other() {
+        let sound = json!({ "mongodb": { "uriSecretRef": { "name": "m" } }, "queue": { "name": "q" },
+                            "mail": { "from": "shop@example.com" } });
+        let (sound, unreadable) = (|| shop("sound", sound.clone()), || shop("odd", json!({ "mongodb": 7 })));
+        let delete_odd = "delete ShopDeployment.v1alpha1.shop.xhipment.io/odd.shops";
+        let cases = [
+            (Event::Init, "init"),
+            (Event::InitApply(sound()), "list sound"),
+            (Event::InitApply(unreadable()), "nothing"),
+            (Event::InitDone, "done"),
+            (Event::Apply(sound()), "apply sound"),
+            (Event::Apply(unreadable()), delete_odd),
+            (Event::Delete(unreadable()), delete_odd),
+        ];
+        for (event, expected) in cases {
+            assert_eq!(left(event), expected);
+        }
     }
 }

@@ -144,9 +144,10 @@ impl Handler {
         }
         #[cfg(not(feature = "naive-allocation"))]
         self.move_stock(tx, &plan.stock).await?;
+        self.store.orders.settle_in(tx, &plan.settlements).await?;
+        // Last, so that a batch that has to begin again has taken no stock.
         #[cfg(feature = "naive-allocation")]
         crate::naive::overwrite_stock(&self.store, tx, (&stock, &plan.stock)).await?;
-        self.store.orders.settle_in(tx, &plan.settlements).await?;
         let settled = pending.into_iter().zip(&plan.settlements).map(|(order, settlement)| order.settled(settlement));
         Ok(settled.collect())
     }

@@ -129,9 +129,11 @@ fn switches_are_set_once_and_undone_together() {
         1,
         |_| {},
         |tested| async move {
-            for (line, switch) in
-                [(&["pause", "demo", "--scale-down"][..], "scaling down paused"), (&["suspend", "demo"], "suspended")]
-            {
+            for (line, switch) in [
+                (&["pause", "demo", "--scale-down"][..], "scaling down paused"),
+                (&["pause", "demo", "--scaling"], "scaling paused"),
+                (&["suspend", "demo"], "suspended"),
+            ] {
                 let done = told(&tested, line).await?;
                 ensure!(done["changed"] == true && done["switches"].to_string().contains(switch), "{line:?}: {done}");
                 ensure!(told(&tested, line).await?["changed"] == false, "{line:?} once more");
@@ -151,9 +153,20 @@ fn switches_are_set_once_and_undone_together() {
             let text = printed(&tested, &["resume", "demo"], 0).await?;
             ensure!(text.starts_with("demo: resumed\n"), "{text}");
             ensure!(told(&tested, &["resume", "demo"]).await?["changed"] == false, "resumed once more");
-            tested.ready().await
+            tested.ready().await?;
+            a_paused_shop_goes_on_when_it_is_resumed(&tested).await
         },
     );
+}
+
+async fn a_paused_shop_goes_on_when_it_is_resumed(tested: &Tested) -> Result<()> {
+    let done = told(tested, &["pause", "demo"]).await?;
+    ensure!(done["changed"] == true && done["switches"] == json!(["paused"]), "{done}");
+    tested.condition("Paused", "True").await?;
+    ensure!(told(tested, &["pause", "demo"]).await?["changed"] == false, "paused once more");
+    told(tested, &["resume", "demo"]).await?;
+    tested.condition("Paused", "False").await?;
+    tested.ready().await
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What can be wrong with a queue, in the words of a condition.
 
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use crate::{conditions::Reason, validate::Fault};
@@ -28,11 +31,14 @@ impl QueueError {
 
     pub fn from_sdk<E, R>(error: &SdkError<E, R>) -> Self
     where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
+        E: ProvideErrorMetadata + Error + 'static,
         R: std::fmt::Debug + 'static,
     {
         let Some(service) = error.as_service_error() else {
             let why = shop_runtime::telemetry::chain(error);
+            if has_no_credentials(error) {
+                return Self::new(Problem::AccessDenied, format!("the operator has no credentials for SQS: {why}"));
+            }
             return Self::new(Problem::Unreachable, format!("SQS cannot be reached: {why}"));
         };
         let code = service.code().unwrap_or("unknown");
@@ -83,9 +89,21 @@ impl QueueError {
     }
 }
 
+/// Whether nothing was sent because there is nothing to sign it with.
+fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    causes.any(|cause| cause.is::<CredentialsError>())
+}
+
 #[cfg(test)]
 mod tests {
-    use aws_sdk_sqs::{error::ErrorMetadata, operation::get_queue_attributes::GetQueueAttributesError};
+    use aws_credential_types::credential_fn::provide_credentials_fn;
+    use aws_sdk_sqs::{
+        Client, Config,
+        config::{BehaviorVersion, Region},
+        error::ErrorMetadata,
+        operation::get_queue_attributes::GetQueueAttributesError,
+    };
     use rstest::rstest;
 
     use super::*;
@@ -114,6 +132,20 @@ mod tests {
         assert_eq!(fault.reason, Reason::QueueUnreachable);
         assert!(
             fault.message.contains("SQS cannot be reached") && fault.message.contains("nobody there"),
+            "{}",
+            fault.message
+        );
+    }
+
+    #[tokio::test]
+    async fn that_there_are_no_credentials_is_no_fault_of_the_server() {
+        let none = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("no identity here")) });
+        let config = Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("x"));
+        let client = Client::from_conf(config.endpoint_url("http://127.0.0.1:1").credentials_provider(none).build());
+        let fault = QueueError::from_sdk(&client.list_queues().send().await.unwrap_err()).fault();
+        assert_eq!(fault.reason, Reason::QueueAccessDenied);
+        assert!(
+            fault.message.contains("no identity here") && fault.message.contains("spec.aws"),
             "{}",
             fault.message
         );

@@ -200,6 +200,13 @@ fn a_queue_belongs_to_one_shop(#[case] other: serde_json::Value, #[case] refused
     json!({"url": "http://two:9324/000000000000/orders"}),
     false
 )]
+#[case::dead_letters(json!({"name": "orders", "management": "Managed"}), json!({"name": "orders-dlq"}), true)]
+#[case::fifo_dead_letters(
+    json!({"name": "orders.fifo", "management": "Managed"}),
+    json!({"name": "orders-dlq.fifo", "management": "Managed"}),
+    true
+)]
+#[case::nobody_knows_the_dead_letters(json!({"name": "orders"}), json!({"name": "orders-dlq"}), false)]
 #[case::the_url_says_which_region(json!({"url": "https://sqs.eu-west-1.amazonaws.com/123456789012/orders"}), json!({"name": "orders"}), false)]
 #[case::an_older_name_of_aws(
     json!({"url": "https://ap-south-1.queue.amazonaws.com/123456789012/orders"}),

@@ -1,8 +1,13 @@
-//! The operator is stopped before and after its writes: the next one brings about what a run without a stop does.
+//! The operator is stopped before and after its writes, to the API server and to SQS: the next one brings about what a run
+//! without a stop does.
 
+use std::time::Duration;
+
+use aws_sdk_sqs::types::QueueAttributeName::{RedrivePolicy, VisibilityTimeout};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use rstest::rstest;
 use serde_json::{Value, json};
+use shop_harness::{Link, Step};
 use shop_operator::crd::ShopDeployment;
 
 use crate::{
@@ -126,6 +131,41 @@ async fn a_stop_at_any_write_changes_nothing_in_the_end(#[case] deed: Deed) {
     stage.finish().await;
 }
 
+/// As in `watches.rs`, of what is not in its play.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_fails_while_a_shop_is_scaled_or_deleted_changes_nothing_in_the_end(
+    #[values(Deed::Scale(1), Deed::Delete)] deed: Deed,
+    #[values(Fault::Answer(409), Fault::Answer(429), Fault::Answer(500), Fault::NoAnswer, Fault::AnswerLost)]
+    fault: Fault,
+) {
+    let stage = Stage::new().await;
+    let (writes, wanted) = undisturbed(&stage, &deed).await;
+    // Each write alone, or every second of them at once.
+    let plans: Vec<Vec<usize>> = if is_long() {
+        (0..writes.len()).map(|number| vec![number]).collect()
+    } else {
+        vec![(0..writes.len()).step_by(2).collect()]
+    };
+    for plan in plans {
+        stage.clear().await;
+        let (wire, chosen, what) = (Wire::default(), plan.clone(), format!("{deed:?}, {fault:?} to writes {plan:?}"));
+        let process = begin(&stage, &deed, &wire).await;
+        wire.fail(move |seen, writes| {
+            (seen.method != "GET" && !seen.is_lease() && chosen.contains(&writes)).then_some(fault)
+        });
+        act(&stage, &deed).await;
+        stage.same(&wanted, &what).await;
+        if !matches!(deed, Deed::Delete) {
+            stage.at_rest(&process, &wire).await;
+            stage.same(&wanted, &what).await;
+        }
+        println!("{what}: {:?}", wire.struck());
+        assert!(!wire.struck().is_empty(), "{what}: no request failed");
+    }
+    stage.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn configuration_comes_before_the_api_and_the_api_before_the_worker() {
     let (stage, wire) = (Stage::new().await, Wire::default());
@@ -142,6 +182,76 @@ async fn configuration_comes_before_the_api_and_the_api_before_the_worker() {
         assert!(at(&format!("{kind} demo-api")).max(at(&format!("{kind} demo-worker"))) < api, "{made:?}");
     }
     assert!(at("secrets") < api && api < worker, "{made:?}");
+    drop(process);
+    stage.finish().await;
+}
+
+/// What has the operator change SQS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    Make,
+    Repair,
+    Delete,
+}
+
+/// The link stalls at the request of this name that comes after `earlier` others.
+async fn stalled(link: &Link, (request, earlier): (&'static str, usize), step: fn(&'static str) -> Step) {
+    for _ in 0..earlier {
+        link.stalled().await.unwrap();
+        link.stall_at(step(request));
+        link.mend();
+    }
+    link.stalled().await.unwrap();
+}
+
+#[rstest]
+#[case::dead_letters_are_made(Errand::Make, ("CreateQueue", 0))]
+#[case::the_queue_is_made(Errand::Make, ("CreateQueue", 1))]
+#[case::it_is_repaired(Errand::Repair, ("SetQueueAttributes", 0))]
+#[case::the_queue_is_deleted(Errand::Delete, ("DeleteQueue", 0))]
+#[case::dead_letters_are_deleted(Errand::Delete, ("DeleteQueue", 1))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_at_any_change_of_sqs_changes_nothing_in_the_end(
+    #[case] errand: Errand,
+    #[case] (request, earlier): (&'static str, usize),
+    #[values(Step::Before, Step::After)] step: fn(&'static str) -> Step,
+) {
+    let (stage, wire) = (Stage::new().await, Wire::default());
+    wire.fail(|_, _| None);
+    let (link, endpoint) = Link::to_http(&stage.sqs.endpoint).await.unwrap();
+    let spec = |seconds| {
+        json!({ "queue": { "endpoint": endpoint, "deletionPolicy": "Delete", "visibilityTimeoutSeconds": seconds } })
+    };
+    let process = stage.start("one", &wire);
+    if errand != Errand::Make {
+        stage.apply(&stage.spec(spec(60))).await;
+        stage.ready(&process, &wire).await;
+    }
+    // Those that come earlier are waited for, but not stopped at.
+    link.stall_at(if earlier == 0 { step(request) } else { Step::Before(request) });
+    match errand {
+        Errand::Make | Errand::Repair => stage.apply(&stage.spec(spec(45))).await,
+        Errand::Delete => act(&stage, &Deed::Delete).await,
+    }
+    stalled(&link, (request, earlier), step).await;
+    process.kill();
+    link.cut();
+    // What was on the way must be lost before anything passes again.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    link.mend();
+
+    let process = stage.start("one", &wire);
+    if errand == Errand::Delete {
+        stage.same(&Picture::new(), "nothing is left of a deleted shop").await;
+    } else {
+        stage.ready(&process, &wire).await;
+        let (sqs, dead_letters) = (&stage.sqs, format!("{}-dlq", stage.sqs.name));
+        let visibility = async || (sqs.attribute(&sqs.name, VisibilityTimeout).await? == "45").then_some(());
+        stage.harness.eventually("the queue is as the spec says", visibility).await;
+        assert!(sqs.attribute(&sqs.name, RedrivePolicy).await.is_some_and(|policy| policy.contains(&dead_letters)));
+        let owner = Some(format!("{}/demo", stage.harness.namespace));
+        assert_eq!((sqs.tag(&sqs.name).await, sqs.tag(&dead_letters).await), (owner.clone(), owner));
+    }
     drop(process);
     stage.finish().await;
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     harness::Harness,
+    kubelet,
     queue::{readable, with_operator},
 };
 use kube::{
@@ -10,7 +11,9 @@ use kube::{
 };
 use rstest::rstest;
 use serde_json::{Value, json};
-use shop_operator::crd::ShopDeployment;
+use shop_operator::{crd::ShopDeployment, names::Component};
+use shop_runtime::{ops, shutdown::Shutdown};
+use shop_worker::report::Activity;
 
 #[rstest]
 #[case::a_bound(json!({ "worker": { "concurrency": 1 } }), json!({ "worker": { "concurrency": 0 } }), "spec.worker.concurrency")]
@@ -144,6 +147,32 @@ async fn what_kubectl_shows_of_a_queue() {
     harness.eventually("20 messages, for nobody knows how long", shown).await;
     sqs.clean().await;
     harness.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_shows_of_workers_on_a_queue() {
+    const WORKER: &str = "127.78.0.2";
+    let (harness, sqs) = with_operator().await;
+    let worker = Activity::default();
+    ops::serve(format!("{WORKER}:9090").parse().unwrap(), worker.routes(), &Shutdown::manual()).await.unwrap();
+    let autoscaling = json!({ "mode": "Manual", "expectedSecondsPerMessage": 1 });
+    let manual = json!({ "worker": { "concurrency": 1, "replicas": 1, "autoscaling": autoscaling } });
+    harness.apply("demo", kubelet::nowhere(sqs.spec(manual))).await;
+    readable(&harness).await;
+    sqs.send(20).await;
+    let waiting = async || {
+        kubelet::play(&harness, |pod| Some(kubelet::serving(pod, WORKER))).await;
+        let cells = table(&harness).await["rows"][0]["cells"].clone();
+        (cells[4] == json!(20) && cells[5] == json!("20s")).then_some(cells)
+    };
+    let cells = harness.eventually("20 messages, each a second of work for the one worker", waiting).await;
+    assert_eq!(cells[3], json!("1/1"), "{cells}");
+    let scale = harness.api::<ShopDeployment>().get_scale("demo").await.unwrap();
+    let status = scale.status.unwrap();
+    assert_eq!((scale.spec.unwrap().replicas, status.replicas), (Some(1), 1));
+    assert_eq!(status.selector, Some(Component::Worker.selector_text("demo")));
+    harness.finish().await;
+    sqs.clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
