@@ -287,8 +287,7 @@ fn same_queue(a: &Queue, b: &Queue) -> bool {
     let is_dead_letters_of = |queue: &Queue, name: &str, other: &str| {
         queue.management == Management::Managed && names::dead_letter_queue(name) == other
     };
-    let names_meet =
-        a_name == b_name || is_dead_letters_of(a, a_name, b_name) || is_dead_letters_of(b, b_name, a_name);
+    let names_meet = a_name == b_name || is_dead_letters_of(a, a_name, b_name) || is_dead_letters_of(b, b_name, a_name);
     let (a_servers, b_servers) = (servers(a), servers(b));
     a_servers.iter().any(|server| b_servers.contains(server)) && names_meet && !accounts_differ
 }

@@ -155,7 +155,7 @@ fn advice(reason: Reason, worker: &Worker) -> String {
             field("targetWaitSeconds"),
             policy.target_wait_seconds
         ),
-        Reason::Panic => "a minute without a burst ends it; then the steady need decides".to_owned(),
+        Reason::Panic => "it ends when half of the workers would do and the burst is 15 s past, at the latest after a minute; then the steady need decides".to_owned(),
         Reason::BusyFloor => "the workers finish what they have in hand, then it shrinks".to_owned(),
         Reason::Stabilised => format!(
             "it shrinks when no need of the last {} s was this high, by {} % at a time: {}",

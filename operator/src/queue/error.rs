@@ -144,10 +144,6 @@ mod tests {
         let client = Client::from_conf(config.endpoint_url("http://127.0.0.1:1").credentials_provider(none).build());
         let fault = QueueError::from_sdk(&client.list_queues().send().await.unwrap_err()).fault();
         assert_eq!(fault.reason, Reason::QueueAccessDenied);
-        assert!(
-            fault.message.contains("no identity here") && fault.message.contains("spec.aws"),
-            "{}",
-            fault.message
-        );
+        assert!(fault.message.contains("no identity here") && fault.message.contains("spec.aws"), "{}", fault.message);
     }
 }

@@ -114,6 +114,9 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
     let (policy, scheduled) = policy.at(sample.at);
     let policy = policy.as_ref();
     history.observe(policy, sample);
+    if policy.pause != Pause::All && !history.stale() {
+        watch_for_bursts(policy, history, sample);
+    }
     let (size, mut terms) = measure(policy, history, sample);
     terms.scheduled = scheduled;
     if policy.pause == Pause::All {
@@ -138,14 +141,29 @@ pub fn decide(policy: &Policy, history: &mut History, sample: &Sample) -> Decisi
     Decision { replicas, reason, limit: history.limit, terms }
 }
 
-/// Sizes the load by the steady rate and by the burst's.
-fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Terms) {
-    let steady = history.arrivals(STABLE);
-    let depth = sample.depth.unwrap_or_default();
+/// Begins or ends a panic. One ends when the burst is over, as far back as its rate is measured, and twice as many pods are
+/// there as are needed; at the latest a minute after it last asked for more.
+fn watch_for_bursts(policy: &Policy, history: &mut History, sample: &Sample) {
+    let arrivals = history.steady().max(history.arrivals(BURST));
+    // Without the minimum: one that is raised is no burst.
+    let burst = load(policy, history, sample, arrivals).size().pods().min(policy.max);
+    let capacity = sample.ready.saturating_add(sample.pending).max(1);
+    let was = history.panic.take();
+    history.panic = if burst >= capacity.saturating_mul(2).max(capacity.saturating_add(BURST_PODS)) {
+        history.burst_goes_on();
+        Some(Panic { highest: was.map_or(burst, |panic| panic.highest.max(burst)), last_over: history.now })
+    } else {
+        let past = burst.saturating_mul(2) <= capacity;
+        was.filter(|panic| history.now - panic.last_over < if past { BURST } else { STABLE })
+    };
+}
+
+fn load(policy: &Policy, history: &History, sample: &Sample, arrivals: f64) -> Load {
     #[expect(clippy::cast_precision_loss, reason = "sizes need no more than 53 bits")]
-    let load = Load {
-        visible: depth.visible as f64,
-        arrivals: steady,
+    let visible = sample.depth.unwrap_or_default().visible as f64;
+    Load {
+        visible,
+        arrivals,
         service: history.service(policy),
         concurrency: policy.concurrency.max(1.0),
         ready: f64::from(sample.ready),
@@ -153,7 +171,13 @@ fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Te
         target: policy.target_wait,
         startup: history.startup(),
         waited: history.backlog_since.map_or(0.0, |since| history.now - since),
-    };
+    }
+}
+
+/// Sizes the load by the steady rate and by the burst's.
+fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Terms) {
+    let steady = history.steady();
+    let load = load(policy, history, sample, steady);
     let size = load.size();
     let burst = Load { arrivals: steady.max(history.arrivals(BURST)), ..load }.size();
     let terms = Terms {
@@ -175,26 +199,18 @@ fn measure(policy: &Policy, history: &mut History, sample: &Sample) -> (Size, Te
     (size, terms)
 }
 
-/// The size within the owner's bounds, in a panic the highest one seen; and what of it the scale-down window remembers.
-fn want(policy: &Policy, history: &mut History, sample: &Sample, terms: &Terms) -> (u32, u32) {
-    // Without the minimum: one that is raised is no burst.
-    let burst = terms.panic.min(policy.max);
-    let capacity = sample.ready.saturating_add(sample.pending).max(1);
-    let was = history.panic.take();
-    history.panic = if burst >= capacity.saturating_mul(2).max(capacity.saturating_add(BURST_PODS)) {
-        let highest = was.map_or(burst, |panic| panic.highest.max(burst));
-        Some(Panic { highest, last_over: history.now, over_since: None })
-    } else {
-        let past = burst.saturating_mul(2) <= capacity;
-        was.map(|panic| Panic { over_since: past.then(|| panic.over_since.unwrap_or(history.now)), ..panic })
-            .filter(|panic| history.now - panic.last_over < STABLE)
-            .filter(|panic| panic.over_since.is_none_or(|since| history.now - since < BURST))
-    };
+/// The size within the owner's bounds, while a burst lasts the highest one seen; and what of it the scale-down window
+/// remembers.
+fn want(policy: &Policy, history: &History, sample: &Sample, terms: &Terms) -> (u32, u32) {
     let within = |pods: u32| pods.clamp(policy.min, policy.max);
     let size = within(terms.keep_up.max(terms.drain));
     match history.panic {
         // A backlog that came in one burst and is gone says nothing of what is to come; the rate of arrivals does.
-        Some(panic) => (size.max(panic.highest.min(policy.max)), within(terms.keep_up)),
+        Some(panic) => {
+            // Whoever took pods away after the burst had asked for them has no more of them for a burst that is over.
+            let highest = if panic.last_over < history.now { panic.highest.min(sample.current) } else { panic.highest };
+            (size.max(highest.min(policy.max)), within(terms.keep_up))
+        }
         None => (size, size),
     }
 }

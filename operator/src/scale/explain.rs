@@ -20,7 +20,7 @@ pub fn explain(decision: &Decision) -> String {
         | Reason::MinReached
         | Reason::MaxReached
         | Reason::Schedule => parts,
-        Reason::Panic if n == terms.current => format!("{n}: no pod is taken away within 60 s of a burst"),
+        Reason::Panic if n == terms.current => format!("{n}: no pod is taken away until the burst is over"),
         Reason::Panic if terms.panic > terms.max => {
             format!("{n}: a burst asks for {}; {parts}, capped by {}", terms.panic, max(decision))
         }

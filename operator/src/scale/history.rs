@@ -34,8 +34,6 @@ pub struct Panic {
     pub highest: u32,
     /// When the burst last asked for more than there is.
     pub last_over: f64,
-    /// Since when it has asked for half of what there is at most.
-    pub over_since: Option<f64>,
 }
 
 /// What is worth remembering over a restart: times in seconds on the clock of the samples.
@@ -55,6 +53,8 @@ pub struct History {
     /// Since when there is unbroken data.
     pub since: Option<f64>,
     pub panic: Option<Panic>,
+    /// From the last look before the latest burst was noticed to its end.
+    burst: Option<(f64, f64)>,
     pub backlog_since: Option<f64>,
     pub idle_since: Option<f64>,
     pub last_completion: Option<f64>,
@@ -146,6 +146,30 @@ impl History {
         let elapsed = (self.now - self.since.unwrap_or(self.now)).min(window.max(self.now - first.at));
         // One burst just after the start is no rate: it counts as if it had taken the shorter window.
         ((last.done - first.done + last.messages - first.messages) / elapsed.max(BURST)).max(0.0)
+    }
+
+    /// Arrivals per second over the last minute without the latest burst, which is no rate: its backlog is seen in the queue.
+    /// What came after it counts at once, so that one that goes on is a rate.
+    pub fn steady(&self) -> f64 {
+        let Some((from, to)) = self.burst else { return self.arrivals(STABLE) };
+        let beside = self.ticks.iter().zip(self.ticks.iter().skip(1)).filter(|(a, b)| b.at <= from || a.at >= to);
+        let (seconds, arrived) = beside.fold((0.0, 0.0), |(seconds, arrived), (a, b)| {
+            (seconds + b.at - a.at, arrived + b.done - a.done + b.messages - a.messages)
+        });
+        let since = if self.now < to { 0.0 } else { self.arrivals(BURST) };
+        let rate = if seconds < BURST { f64::INFINITY } else { arrived / seconds };
+        rate.max(since).min(self.arrivals(STABLE))
+    }
+
+    /// The burst has just been seen; a new one, if the one before is over. In the first minute there is nothing to tell a burst
+    /// from.
+    pub fn burst_goes_on(&mut self) {
+        if self.since.is_none_or(|since| self.now - since < STABLE) {
+            return;
+        }
+        let before = self.ticks.iter().rev().nth(1).map_or(self.now, |tick| tick.at);
+        let from = self.burst.filter(|(_, to)| *to >= self.now).map_or(before, |(from, _)| from);
+        self.burst = Some((from, self.now + BURST));
     }
 
     /// Seconds of work per message: measured, or else as expected.
@@ -281,6 +305,8 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::scale::decide::tests::policy;
 
@@ -296,6 +322,33 @@ mod tests {
             history.observe(&policy, &sample(f64::from(tick) * 2.0, u64::from(tick) * 6, 8));
         }
         assert!((history.arrivals(STABLE) - 7.0).abs() < 1e-9, "{}", history.arrivals(STABLE));
+    }
+
+    /// A minute of one arrival a second, then `burst` at once, then `after` a second, all of it done at once; the rates 14 s and
+    /// 16 s after the burst.
+    fn rates(burst: u64, after: u64) -> [f64; 2] {
+        let (policy, mut history, mut rates) = (policy(), History::default(), Vec::new());
+        for second in 0..=76_u64 {
+            let arrived = if second < 60 { 1 } else { after };
+            let extra = if second == 60 { burst } else { 0 };
+            history.observe(&policy, &sample(float(second), 0, arrived + extra));
+            if second == 60 && burst > 0 {
+                history.burst_goes_on();
+            }
+            if second == 74 || second == 76 {
+                rates.push((history.steady() * 100.0).round() / 100.0);
+            }
+        }
+        [rates[0], rates[1]]
+    }
+
+    #[rstest]
+    #[case::steady((0, 1), [1.0, 1.0])]
+    #[case::a_burst_is_no_rate((120, 1), [1.0, 1.0])]
+    // (43 of 1 a second, 125 with the burst, 80 of 5 a second) / 60 s
+    #[case::one_that_goes_on_is_a_rate((120, 5), [1.0, 4.13])]
+    fn the_steady_rate(#[case] (burst, after): (u64, u64), #[case] expected: [f64; 2]) {
+        assert_eq!(rates(burst, after), expected);
     }
 
     #[test]

@@ -219,9 +219,7 @@ async fn a_stop_at_any_change_of_sqs_changes_nothing_in_the_end(
     let (stage, wire) = (Stage::new().await, Wire::default());
     wire.fail(|_, _| None);
     let (link, endpoint) = Link::to_http(&stage.sqs.endpoint).await.unwrap();
-    let spec = |seconds| {
-        json!({ "queue": { "endpoint": endpoint, "deletionPolicy": "Delete", "visibilityTimeoutSeconds": seconds } })
-    };
+    let spec = |seconds| json!({ "queue": { "endpoint": endpoint, "deletionPolicy": "Delete", "visibilityTimeoutSeconds": seconds } });
     let process = stage.start("one", &wire);
     if errand != Errand::Make {
         stage.apply(&stage.spec(spec(60))).await;
