@@ -360,7 +360,7 @@ mod tests {
         assert_eq!((told(0), told(89), told(90)), (Some("no"), Some("no"), None));
     }
 
-    fn shop(name: &str, spec: serde_json::Value) -> Guarded {
+    fn shop(name: &str, spec: &serde_json::Value) -> Guarded {
         let object = json!({ "apiVersion": "shop.xhipment.io/v1alpha1", "kind": "ShopDeployment",
                              "metadata": { "name": name, "namespace": "shops" }, "spec": spec });
         serde_json::from_value(object).unwrap()
@@ -382,9 +382,9 @@ mod tests {
     fn a_shop_that_cannot_be_read_is_gone_and_hides_no_other() {
         let sound = json!({ "mongodb": { "uriSecretRef": { "name": "m" } }, "queue": { "name": "q" },
                             "mail": { "from": "shop@example.com" } });
-        let (sound, unreadable) = (|| shop("sound", sound.clone()), || shop("odd", json!({ "mongodb": 7 })));
+        let (sound, unreadable) = (|| shop("sound", &sound), || shop("odd", &json!({ "mongodb": 7 })));
         let delete_odd = "delete ShopDeployment.v1alpha1.shop.xhipment.io/odd.shops";
-        let cases = [
+        let cases = vec![
             (Event::Init, "init"),
             (Event::InitApply(sound()), "list sound"),
             (Event::InitApply(unreadable()), "nothing"),

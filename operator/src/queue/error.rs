@@ -92,7 +92,7 @@ impl QueueError {
 /// Whether nothing was sent because there is nothing to sign it with.
 fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    causes.any(|cause| cause.is::<CredentialsError>())
+    causes.any(<dyn Error>::is::<CredentialsError>)
 }
 
 #[cfg(test)]
