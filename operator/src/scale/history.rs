@@ -149,7 +149,7 @@ impl History {
     }
 
     /// Arrivals per second over the last minute without the latest burst, which is no rate: its backlog is seen in the queue.
-    /// What came after it counts at once, so that one that goes on is a rate.
+    /// What came after it counts at once, so that one that goes on is a rate; never more than that of the whole minute.
     pub fn steady(&self) -> f64 {
         let Some((from, to)) = self.burst else { return self.arrivals(STABLE) };
         let beside = self.ticks.iter().zip(self.ticks.iter().skip(1)).filter(|(a, b)| b.at <= from || a.at >= to);

@@ -474,8 +474,14 @@ fn check_order(policy: &Policy, before: &History, sample: &Sample, decision: &De
     let waiting = Depth { visible: depth.visible.saturating_add(100), ..depth };
     let arrived = Depth { in_flight: depth.in_flight + 100, ..depth };
     for depth in [waiting, arrived] {
-        let more = again(&Sample { depth: Some(depth), ..sample.clone() });
+        let mut history = before.clone();
+        let more = decide(policy, &mut history, &Sample { depth: Some(depth), ..sample.clone() });
         prop_assert!(more.replicas >= decision.replicas, "fewer pods for more work: {more:?} against {decision:?}");
+        // What makes a burst of a load takes it off the steady rate: then the number alone is to be compared.
+        let is_burst = history.panic.is_some_and(|panic| panic.last_over >= history.now);
+        let size = |decision: &Decision| [decision.terms.keep_up, decision.terms.drain, decision.terms.panic];
+        let grown = size(&more).into_iter().zip(size(decision)).all(|(more, less)| more >= less);
+        prop_assert!(grown || is_burst, "less for more work: {more:?} against {decision:?}");
     }
     Ok(())
 }
